@@ -1,4 +1,4 @@
-"""Short fits, and threads for what runs at the same time."""
+"""Short fits of negative vectors, and two threads for parallel peers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coft.method.negative_prompt import fit_negative
 
 @pytest.fixture(autouse=True)
 def _quick_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative vectors are fitted in few steps."""
+    """Fit negative vectors in 20 steps."""
     monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=20))
 
 

@@ -1,4 +1,4 @@
-"""Rules of CoFT number by number, for tests: priors, quotas, seeds, probabilities and their spread among neighbours."""
+"""Naive loops of CoFT's rules: priors, quotas, seeds, mixtures, temperatures and propagation among neighbours."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def sigmoid(x: float) -> float:
 
 
 def without_prior(logits: Tensor, tau: float = 0.5) -> Tensor:
-    """Logits with the prior corrected."""
+    """Logits with corrected prior."""
     return logits - tau * logits.softmax(dim=1).mean(dim=0).log()
 
 
 def view_features(method: Any, encode: Any, num_views: int) -> Tensor:
-    """Features of all images, each the mean over the views of its label, an image at a time. Shape (N, embed_dim)."""
+    """Features of all images, averaged over the views of labels. Shape (N, embed_dim)."""
     images, seed = method.engine.images, method.engine.seed
     rows = []
     with torch.no_grad():
@@ -37,31 +37,31 @@ def view_features(method: Any, encode: Any, num_views: int) -> Tensor:
 
 
 def clip_features(method: Any) -> Tensor:
-    """Features of all images under the frozen CLIP, those of the first labels. Shape (N, embed_dim)."""
+    """Features of all images under the frozen CLIP. Shape (N, embed_dim)."""
     visual = method.engine.clip.visual
     return view_features(method, lambda x: F.normalize(visual(x), dim=-1), method.settings.label_views)
 
 
 def zero_shot_logits(method: Any) -> Tensor:
-    """Logits of all images by zero-shot CLIP, of the test's views. Shape (N, C)."""
+    """Zero-shot logits of the test views of all images. Shape (N, C)."""
     clip = method.engine.clip
     return clip.scale * F.normalize(clip.visual(method.engine.images.pixels), dim=-1) @ clip.zero_shot_text().t()
 
 
 def zero_shot(method: Any) -> Tensor:
-    """Log-probabilities of all images by the mean of their views, the prior corrected. Shape (N, C)."""
+    """Zero-shot log-probabilities of all images, averaged over views, with corrected prior. Shape (N, C)."""
     logits = method.engine.clip.scale * clip_features(method) @ method.zero_shot_text().t()
     return without_prior(logits.double(), method.settings.prior_tau).log_softmax(dim=1)
 
 
 def teacher_features(method: Any) -> dict[str, Tensor]:
-    """Features of all images by each peer's teacher. Shape (N, embed_dim) each."""
+    """Features of all images under each peer's teacher. Shape (N, embed_dim) each."""
     views = method.settings.label_views
     return {name: view_features(method, model.features, views) for name, model in method.teachers().items()}
 
 
 def teacher_scores(method: Any) -> dict[str, list[Tensor]]:
-    """Logits and clean log-odds of all images by each peer's teacher, their priors corrected. Shape (N, C) each."""
+    """Logits and clean log-odds of all images under each peer's teacher, with corrected prior. Shape (N, C) each."""
     scores, features_of = {}, teacher_features(method)
     for name, model in method.teachers().items():
         features = features_of[name]
@@ -71,18 +71,18 @@ def teacher_scores(method: Any) -> dict[str, list[Tensor]]:
 
 
 def quotas(logits: Tensor, most: int, share: float = 0.5) -> list[int]:
-    """Of each class a share of the images whose class it is by logits, rounded up."""
+    """Per class, a share of the images that are predicted as the class, rounded up, and `most` at most."""
     likeliest = [row.index(max(row)) for row in logits.tolist()]
     return [min(most, math.ceil(share * likeliest.count(c))) for c in range(logits.shape[1])]
 
 
 def surest(logits: Tensor, most: list[int]) -> list[list[int]]:
-    """Of each class the images with the highest odds; classes that are short take what has them second."""
+    """Per class, the images with the highest odds; a class with too few takes images that rank it second."""
     ranking, p = logits.argsort(dim=1, descending=True).tolist(), logits.softmax(dim=1)
     odds = (p / (1 - p)).tolist()
 
-    def best(place: int, c: int, without: set[int]) -> list[int]:
-        members = [i for i, row in enumerate(ranking) if row[place] == c and i not in without]
+    def best(rank: int, c: int, without: set[int]) -> list[int]:
+        members = [i for i, row in enumerate(ranking) if row[rank] == c and i not in without]
         return sorted(members, key=lambda i: -odds[i][c])
 
     chosen = [best(0, c, set())[: most[c]] for c in range(len(most))]
@@ -91,7 +91,7 @@ def surest(logits: Tensor, most: list[int]) -> list[list[int]]:
 
 
 def mixture(features: Tensor, scores: Tensor, index: list[int] | None = None) -> Tensor:
-    """Posterior of all images, image by image and class by class. Shape (N, C)."""
+    """Posterior of all images under a mixture of Gaussians. Shape (N, C)."""
     x, (count, classes) = features.double().tolist(), scores.shape
     index, dimensions = index or list(range(count)), range(features.shape[1])
     prior = posterior = scores.double().softmax(dim=1)
@@ -114,7 +114,7 @@ def mixture(features: Tensor, scores: Tensor, index: list[int] | None = None) ->
 
 
 def temperature(g: Tensor, prior: Tensor) -> float:
-    """T of the least cross-entropy between the prior and softmax(g / T), by ternary search."""
+    """The T that minimises the cross-entropy between the prior and softmax(g / T), by ternary search."""
 
     def cost(power: float) -> float:
         log_q = (g / math.exp(power)).log_softmax(dim=1)
@@ -128,12 +128,12 @@ def temperature(g: Tensor, prior: Tensor) -> float:
 
 
 def calibrated(method: Any, scores: Tensor) -> Tensor:
-    """Scores of all images, shape (N, C), as sure as they may be."""
+    """Scores of all images, divided by their temperature. Shape (N, C)."""
     return scores / temperature_of(method, scores, list(range(len(scores))))
 
 
 def temperature_of(method: Any, scores: Tensor, index: list[int]) -> float:
-    """T of the mean of two counts, of some images: by belief, and by its likeliest class."""
+    """Temperature of the scores of some images; the target averages the belief and its likeliest class."""
     target, belief = [], method.belief
     n = method.num_images / method.num_classes
     for with_gaussians, without in zip(belief.scores.all().tolist(), belief.spread.all().tolist(), strict=True):
@@ -144,13 +144,13 @@ def temperature_of(method: Any, scores: Tensor, index: list[int]) -> float:
     return temperature(scores.double(), chosen)
 
 
-def likely_right(d: list[float], label: int, rule: str) -> float:
-    """p_clean of a label from an image's clean log-odds."""
+def p_clean(d: list[float], label: int, rule: str) -> float:
+    """p_clean of a label from the clean log-odds of an image."""
     return softmax(d)[label] if rule == "softmax" else sigmoid(d[label])
 
 
 def edges(features: Tensor, count: int) -> Tensor:
-    """Edges between an image and its nearest, normalised. Shape (N, N), fp64."""
+    """Normalised edges between images and their nearest neighbours. Shape (N, N), fp64."""
     x = features - features.mean(dim=0)
     x = (x / x.norm(dim=1, keepdim=True)).double()
     size = len(x)
@@ -166,7 +166,7 @@ def edges(features: Tensor, count: int) -> Tensor:
 
 
 def smooth(features: Tensor, count: int, values: Tensor) -> Tensor:
-    """What values spread to in the end, divided by what becomes of ones. Shape (N, C), fp64."""
+    """Fixed point of label propagation, divided by that of ones. Shape (N, C), fp64."""
     start = torch.cat([values.double(), torch.ones(len(values), 1, dtype=torch.float64)], dim=1)
     share = neighbours.ALPHA
     solved = torch.linalg.solve(torch.eye(len(start), dtype=torch.float64) - share * edges(features, count), start)

@@ -1,4 +1,4 @@
-"""Who may import whom: the method knows torch and itself, the library knows nothing of Dassl."""
+"""Imports between packages: the method imports torch and lower layers only, the library never imports Dassl."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Full names of what a module imports, wherever in it."""
+    """Full names of all imports of a module."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -34,7 +34,7 @@ def imported(path: Path) -> Iterator[str]:
             stem = ".".join(filter(None, (base, node.module)))
             yield from (f"{stem}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            raise AssertionError(f"{path}: imports by a name that no reader sees")
+            raise AssertionError(f"{path}: imports by a computed name")
 
 
 def within(name: str, *packages: str) -> bool:
@@ -42,19 +42,19 @@ def within(name: str, *packages: str) -> bool:
 
 
 @pytest.mark.parametrize("path", [*modules("coft/method"), *modules("coft/labelling")], ids=lambda path: path.stem)
-def test_the_method_imports_torch_and_what_is_below_it_and_nothing_that_executes(path: Path) -> None:
+def test_the_method_imports_only_torch_and_lower_layers(path: Path) -> None:
     for name in imported(path):
-        ours = within(name, "torch", "coft.method", "coft.labelling", "coft.core")
-        assert ours or name.split(".")[0] in sys.stdlib_module_names, name
+        allowed = within(name, "torch", "coft.method", "coft.labelling", "coft.core")
+        assert allowed or name.split(".")[0] in sys.stdlib_module_names, name
         assert not within(name, *EXECUTION), name
 
 
-def test_the_library_imports_nothing_of_dassl_or_its_adapters() -> None:
+def test_the_library_does_not_import_dassl_or_adapters() -> None:
     for path in modules("coft"):
         assert not [name for name in imported(path) if within(name, *FOREIGN)], path
 
 
-BELOW = {
+ALLOWED = {
     "core": set(),
     "images": {"core"},
     "backbones": {"core", "images"},
@@ -69,21 +69,21 @@ BELOW = {
 }
 
 
-@pytest.mark.parametrize("package", list(BELOW))
-def test_imports_go_down(package: str) -> None:
+@pytest.mark.parametrize("package", list(ALLOWED))
+def test_a_package_imports_only_lower_packages(package: str) -> None:
     for path in modules(f"coft/{package}"):
-        rooms = {name.split(".")[1] for name in imported(path) if name.startswith("coft.")}
-        assert rooms <= BELOW[package] | {package}, (path, rooms)
+        packages = {name.split(".")[1] for name in imported(path) if name.startswith("coft.")}
+        assert packages <= ALLOWED[package] | {package}, (path, packages)
 
 
-def test_every_package_has_its_place() -> None:
+def test_every_package_is_listed() -> None:
     packages = {path.name for path in (ROOT / "coft").iterdir() if path.is_dir() and any(path.glob("*.py"))}
-    assert packages == set(BELOW)
+    assert packages == set(ALLOWED)
 
 
-def test_no_test_of_the_library_reaches_into_private_names() -> None:
-    """Attributes with a leading underscore of our modules; torch's and Python's own are another matter."""
-    theirs = {"_extra_state", "_compiled_call_impl", "_to_copy", "_local_scalar_dense"}
+def test_tests_use_no_private_names() -> None:
+    """Attributes and imports with a leading underscore, but for those of torch and Python."""
+    exceptions = {"_extra_state", "_compiled_call_impl", "_to_copy", "_local_scalar_dense"}
     for path in [
         *modules("tests/coft/method"),
         *modules("tests/coft/rivals"),
@@ -91,6 +91,6 @@ def test_no_test_of_the_library_reaches_into_private_names() -> None:
     ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-                assert node.attr in theirs, f"{path}:{node.lineno} {node.attr}"
+                assert node.attr in exceptions, f"{path}:{node.lineno} {node.attr}"
             if isinstance(node, ast.ImportFrom):
                 assert not any(alias.name.startswith("_") for alias in node.names), f"{path}:{node.lineno}"

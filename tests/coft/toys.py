@@ -1,4 +1,4 @@
-"""Images and a backbone of a few numbers: a method trains on them in a fraction of a second, without a trainer."""
+"""Tiny images and a tiny backbone, on which a method trains in a fraction of a second without a trainer."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ NOISE = {"weak": 0.2, "strong": 0.8}
 
 
 class ToyImages:
-    """Noisy copies of one picture for each class; `world` has a part of each batch.
+    """Noisy copies of one picture per class; each process of `world` has a part of each batch.
 
     Attributes:
         truth: Their classes. Shape (N,).
-        asked: Views, keys and numbers of images that `plain` was asked for.
+        requests: Number of views, key and number of images of each call of `plain`.
     """
 
     digest = "toy images"
@@ -53,7 +53,7 @@ class ToyImages:
         self.truth = torch.arange(count) % CLASSES
         self.pixels = self.prototypes[self.truth] + 0.7 * torch.randn(count, 3, size, size, generator=source)
         self.batch_size, self.test_batch_size = batch_size, test_batch_size
-        self.asked: list[tuple[int, tuple[int | str, ...], int]] = []
+        self.requests: list[tuple[int, tuple[int | str, ...], int]] = []
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -67,12 +67,12 @@ class ToyImages:
         return self.pixels[index] + NOISE[view] * noise
 
     def views(self, index: int, num_views: int, key: Sequence[int | str]) -> Tensor:
-        """Views that a label is the mean of, the test's first. Shape (num_views, 3, size, size)."""
+        """Views to average for a label, the test view first. Shape (num_views, 3, size, size)."""
         return torch.stack([self.pixels[index], *(self.noisy(index, "weak", *key, n) for n in range(1, num_views))])
 
     def plain(self, index: Tensor | None = None, num_views: int = 1, key: Sequence[int | str] = ()) -> Iterator[Tensor]:
         chosen = range(len(self)) if index is None else index.tolist()
-        self.asked.append((num_views, tuple(key), len(chosen)))
+        self.requests.append((num_views, tuple(key), len(chosen)))
         for start in range(0, len(chosen), self.test_batch_size):
             rows = torch.stack([self.views(i, num_views, key) for i in chosen[start : start + self.test_batch_size]])
             yield rows[:, 0] if num_views == 1 else rows
@@ -124,8 +124,8 @@ class ToyPrompts(nn.Module):
         return tuple(F.normalize(self.words + torch.tanh(c), dim=-1) for c in (self.positive, self.negative))  # type: ignore[return-value]
 
 
-def biases_alone(visual: nn.Module, source: torch.Generator) -> nn.Module:
-    """A copy whose biases train; the other weights are the encoder's own."""
+def with_trained_biases(visual: nn.Module, source: torch.Generator) -> nn.Module:
+    """A copy with trainable biases that shares the other weights."""
     shared: dict[int, Any] = {id(p): p for name, p in visual.named_parameters() if not name.endswith("bias")}
     twin = copy.deepcopy(visual, memo=shared)
     for name, parameter in twin.named_parameters():
@@ -134,18 +134,18 @@ def biases_alone(visual: nn.Module, source: torch.Generator) -> nn.Module:
 
 
 class ToyBackbone:
-    """An encoder of two layers, and words that lie near the features of their class.
+    """An encoder of two layers, and words near the features of their class.
 
     Args:
-        images: Words are made of their prototypes.
-        light: Makes the encoder with a light module.
-        dtype: Of all weights.
+        images: Their prototypes give the words.
+        light: Adds a light module to the encoder.
+        dtype: Data type of all weights.
     """
 
     def __init__(
         self,
         images: ToyImages,
-        light: Callable[[nn.Module, torch.Generator], nn.Module] = biases_alone,
+        light: Callable[[nn.Module, torch.Generator], nn.Module] = with_trained_biases,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         source = torch.Generator().manual_seed(1)
@@ -186,8 +186,8 @@ class ToyBackbone:
         return self.light(self.visual, source)
 
 
-class Seen(Observer):
-    """Remembers what a method does with pseudo-labels."""
+class Recorder(Observer):
+    """Records the pseudo-labels of a method."""
 
     def __init__(self) -> None:
         self.chosen: list[tuple[PseudoLabels, Tensor, Tensor]] = []
@@ -213,7 +213,7 @@ PHASES: dict[str, Any] = {
 }
 
 
-def on_toys(
+def make_method(
     make: Callable[..., Any],
     *args: Any,
     images: Any = None,
@@ -223,17 +223,17 @@ def on_toys(
     make_light: Any = None,
     **options: Any,
 ) -> Any:
-    """A method on toys, and an engine that runs it.
+    """A method with an engine, on toy images and a toy backbone unless others are given.
 
     Args:
-        make: A method's class.
-        *args: Its arguments after the engine.
-        images: In the place of fresh toys.
-        backbone: In the place of a fresh toy.
-        runtime: In the place of one with `seed`.
-        seed: Of everything random.
+        make: The class of the method.
+        *args: Arguments after the engine.
+        images: Images.
+        backbone: Backbone.
+        runtime: Runtime; by default one with `seed`.
+        seed: Random seed.
         make_light: Makes the optimizer of prompts and light modules; by default the engine's.
-        **options: The method's.
+        **options: Further arguments of the method.
     """
     images = images or ToyImages()
     light = {} if make_light is None else {"make_light": make_light}
@@ -244,64 +244,54 @@ def on_toys(
 
 
 def make_coft(settings: Mapping[str, Any] | None = None, seed: int = 1, **options: Any) -> CoFT:
-    """CoFT on toys: two epochs of Phase I and three of Phase II.
+    """CoFT on toy images: two epochs of Phase I and three of Phase II.
 
     Args:
-        settings: In the place of the short ones.
-        seed: Of everything random.
-        **options: `observer`; those of `on_toys`; others are CoFT's.
+        settings: Settings that replace the short ones.
+        seed: Random seed.
+        **options: `observer`, and arguments of `make_method` or of CoFT.
     """
     short = CoFTSettings(**(SHORT | PHASES | dict(settings or {})))
-    return on_toys(options.pop("make", CoFT), short, options.pop("observer", None) or Seen(), seed=seed, **options)
+    return make_method(
+        options.pop("make", CoFT), short, options.pop("observer", None) or Recorder(), seed=seed, **options
+    )
 
 
 def make_plus(settings: Mapping[str, Any] | None = None, seed: int = 1, **options: Any) -> CoFTPlus:
-    """CoFT+ on toys, two rounds of Phase I. Arguments are those of `make_coft`, and `describe`."""
+    """CoFT+ on toy images with two rounds of Phase I. Arguments are those of `make_coft`, and `describe`."""
     parts: dict[str, Any] = {"rounds": 2, "contrast": Contrast(0.5)}
     short = CoFTPlusSettings(**(SHORT | PHASES | parts | dict(settings or {})))
-    return on_toys(CoFTPlus, short, options.pop("observer", None) or Seen(), seed=seed, **options)
+    return make_method(CoFTPlus, short, options.pop("observer", None) or Recorder(), seed=seed, **options)
 
 
 def train(method: Any, until: int | None = None, start: int = 0) -> list[list[dict[str, float]]]:
-    """Run a method.
-
-    Returns:
-        Losses of every step, by epoch.
-    """
+    """Train a method; returns the losses of every step by epoch."""
     if not start:
         method.engine.begin()
-    return [epoch_of(method, epoch) for epoch in range(start, method.epochs if until is None else until)]
+    return [run_epoch(method, epoch) for epoch in range(start, method.epochs if until is None else until)]
 
 
-def epoch_of(method: Any, epoch: int) -> list[dict[str, float]]:
-    """Run an epoch.
-
-    Returns:
-        Losses of every step.
-    """
+def run_epoch(method: Any, epoch: int) -> list[dict[str, float]]:
+    """Train one epoch; returns the losses of every step."""
     losses = [method.engine.step(batch) for batch in method.engine.begin_epoch(epoch)]
     method.engine.end_epoch()
     return losses
 
 
-def begun(method: Any, epoch: int = 0) -> list[dict[str, DrawnBatch]]:
-    """Bring a method to the beginning of an epoch without training before.
-
-    Returns:
-        Its batches.
-    """
+def begin_at(method: Any, epoch: int = 0) -> list[dict[str, DrawnBatch]]:
+    """Begin an epoch without training before; returns its batches."""
     method.engine.begin()
     return list(method.engine.begin_epoch(epoch))
 
 
-def part_of(method: Any, name: str, batch: Mapping[str, DrawnBatch]) -> Batch:
-    """A model's batch, in one part."""
+def whole_batch(method: Any, name: str, batch: Mapping[str, DrawnBatch]) -> Batch:
+    """The batch of a model as a single part."""
     (part,) = method.engine.parts(name, batch[name])
     return part
 
 
-def saved(method: Any) -> bytes:
-    """A checkpoint."""
+def checkpoint_of(method: Any) -> bytes:
+    """The checkpoint of a method and its optimizers."""
     file, engine = io.BytesIO(), method.engine
     parts = (method.models, engine.optimizers, engine.schedulers)
     states = [{name: part.state_dict() for name, part in each.items()} for each in parts]
@@ -310,7 +300,7 @@ def saved(method: Any) -> bytes:
 
 
 def load(method: Any, checkpoint: bytes) -> None:
-    """Go on from a checkpoint."""
+    """Resume from a checkpoint."""
     state, *states = torch.load(io.BytesIO(checkpoint), weights_only=True)
     engine = method.engine
     method.load_state_dict(state)
@@ -322,7 +312,7 @@ def load(method: Any, checkpoint: bytes) -> None:
 
 
 def weights(method: Method) -> dict[str, Tensor]:
-    """All tensors of a method's models."""
+    """All tensors of the models of a method."""
     return {
         f"{name}.{key}": value.clone()
         for name, model in method.models.items()
@@ -338,16 +328,12 @@ def assert_same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
 
 
 def assert_resumes(make: Callable[[], Any]) -> None:
-    """A run that goes on from the checkpoint of any epoch ends in the same weights, labels and predictions.
-
-    Args:
-        make: Makes the method, as often as it is called.
-    """
+    """Resume from the checkpoint of each epoch and compare weights, labels and predictions with the whole run."""
     whole, checkpoints = make(), list[bytes]()
     whole.engine.begin()
     for epoch in range(whole.epochs):
-        epoch_of(whole, epoch)
-        checkpoints.append(saved(whole))
+        run_epoch(whole, epoch)
+        checkpoints.append(checkpoint_of(whole))
     pixels = whole.engine.images.pixels
     for done, checkpoint in enumerate(checkpoints, start=1):
         resumed = make()
@@ -359,13 +345,13 @@ def assert_resumes(make: Callable[[], Any]) -> None:
             assert_same_bits(labels.state_dict(), resumed.labels[name].state_dict())
 
 
-class OtherB(ToyBackbone):
-    """Another start of the second peer."""
+class OtherSecondPeer(ToyBackbone):
+    """A backbone that gives the second peer other initial prompts."""
 
     def prompts(self, number: int, num_ctx: int, source: torch.Generator) -> Any:
-        made: Any = super().prompts(number, num_ctx, source)
-        made.positive.data += 0.3 * number
-        return made
+        prompts: Any = super().prompts(number, num_ctx, source)
+        prompts.positive.data += 0.3 * number
+        return prompts
 
 
 def pairs(labels: PseudoLabels) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ TRUTH = [0, 1, 2, 0, -1]
 LABELS = torch.tensor([0, 1, 1, 2, 0])
 
 
-def test_accuracy_counts_images_with_a_known_label() -> None:
+def test_accuracy_ignores_images_without_a_label() -> None:
     d = Diagnostics(TRUTH)
     assert d.accuracy(torch.arange(5), LABELS) == 0.5
     assert d.accuracy(torch.tensor([3, 0, 4]), torch.tensor([0, 0, 0])) == 1.0
@@ -20,20 +20,20 @@ def test_accuracy_counts_images_with_a_known_label() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_calibration_error_is_that_of_a_loop(seed: int) -> None:
+def test_the_calibration_error_equals_a_naive_loop(seed: int) -> None:
     source = torch.Generator().manual_seed(seed)
     confidence = torch.rand(40, generator=source).sqrt()
-    confidence[0], confidence[1] = 1.0, 0.6  # the end of the last bin, and between two
-    right = torch.rand(40, generator=source) < confidence
+    confidence[0], confidence[1] = 1.0, 0.6  # the end of the last bin, and a boundary
+    correct = torch.rand(40, generator=source) < confidence
     bins = [[] for _ in range(15)]
-    for p, is_right in zip(confidence.tolist(), right.tolist(), strict=True):
-        bins[min(14, int(p * 15))].append((p, is_right))
+    for p, is_correct in zip(confidence.tolist(), correct.tolist(), strict=True):
+        bins[min(14, int(p * 15))].append((p, is_correct))
     gaps = [len(b) * abs(sum(p for p, _ in b) / len(b) - sum(r for _, r in b) / len(b)) for b in bins if b]
-    assert calibration_error(confidence, right) == pytest.approx(sum(gaps) / 40)
+    assert calibration_error(confidence, correct) == pytest.approx(sum(gaps) / 40)
     assert math.isnan(calibration_error(torch.empty(0), torch.empty(0)))
 
 
-def test_cluster_accuracy_is_that_of_the_best_names() -> None:
+def test_cluster_accuracy_is_that_of_the_best_assignment() -> None:
     source = torch.Generator().manual_seed(3)
     for _ in range(20):
         truth = torch.randint(-1, 4, (12,), generator=source)

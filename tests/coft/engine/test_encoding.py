@@ -1,4 +1,4 @@
-"""Features of the unlabeled images: means over views, several models in one pass, each of its own images."""
+"""Features of the unlabeled images: means over views, several models in one pass."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from coft.inference.encoders import encode_images
 from coft.labelling.classifier import Classifier
 from coft.labelling.protocol import Encoders, Method
 from tests.coft import naive
-from tests.coft.toys import CLASSES, COUNT, DIM, ToyBackbone, ToyImages, on_toys
+from tests.coft.toys import CLASSES, COUNT, DIM, ToyBackbone, ToyImages, make_method
 
 EPOCH = 7
 KEY = (1, "labels", 0)
 
 
 class Models(Method):
-    """Some classifiers on toys, each with an encoder of its own."""
+    """Classifiers of toy images with an encoder each."""
 
     def __init__(self, engine: Any, names: str = "ab") -> None:
         super().__init__(engine)
@@ -42,42 +42,42 @@ class Models(Method):
 
 @pytest.mark.parametrize("views", [1, 3])
 @torch.no_grad()
-def test_each_model_s_features_of_all_images_are_means_over_the_views(views: int) -> None:
-    method = on_toys(Models)
+def test_features_are_means_over_the_views(views: int) -> None:
+    method = make_method(Models)
     features = method.engine.encode(method.encoders, views)
     assert list(features) == list(method.models)
     for name, model in method.models.items():
         rows = features[name].all()
         torch.testing.assert_close(rows, naive.view_features(method, model.features, views))
-    assert method.engine.images.asked == [(views, KEY, COUNT)]  # one pass for all models
+    assert method.engine.images.requests == [(views, KEY, COUNT)]  # one pass for all models
 
 
 @torch.no_grad()
-def test_each_model_s_features_are_of_its_own_images_however_many() -> None:
-    method = on_toys(Models, "abc")
+def test_each_model_encodes_its_own_images() -> None:
+    method = make_method(Models, "abc")
     index = {"a": torch.arange(20).flip(0), "b": torch.tensor([4, 9]), "c": torch.tensor([1, 1, 3, 8, 2, 5, 7, 6])}
     for views in (1, 2):
-        some = method.engine.encode_some(method.encoders, index, views)
-        every = method.engine.encode(method.encoders, views)
-        for name, which in index.items():
-            torch.testing.assert_close(some[name], every[name].at(which))
+        selected = method.engine.encode_some(method.encoders, index, views)
+        complete = method.engine.encode(method.encoders, views)
+        for name, images in index.items():
+            torch.testing.assert_close(selected[name], complete[name].at(images))
 
 
 @pytest.mark.parametrize("views", [1, 3])
 @torch.no_grad()
-def test_features_of_the_frozen_clip_are_those_of_epoch_0_and_encoded_once_a_decision(views: int) -> None:
-    method = on_toys(Models)
-    engine, seen = method.engine, list[Tensor]()
-    engine.decide(lambda: seen.extend(engine.clip_features(views).all() for _ in range(2)))
+def test_frozen_features_are_encoded_once_per_decision(views: int) -> None:
+    method = make_method(Models)
+    engine, features = method.engine, list[Tensor]()
+    engine.decide(lambda: features.extend(engine.clip_features(views).all() for _ in range(2)))
     expected = naive.view_features(method, engine.clip.encode, views)
-    torch.testing.assert_close(seen[0], expected)
-    assert torch.equal(*seen) and engine.images.asked == [(views, (1, "labels", 0), COUNT)]
-    engine.decide(lambda: seen.append(engine.clip_features(views).all()))
-    assert torch.equal(seen[0], seen[2]) and len(engine.images.asked) == 2
+    torch.testing.assert_close(features[0], expected)
+    assert torch.equal(*features) and engine.images.requests == [(views, (1, "labels", 0), COUNT)]
+    engine.decide(lambda: features.append(engine.clip_features(views).all()))
+    assert torch.equal(features[0], features[2]) and len(engine.images.requests) == 2
 
 
-def test_nothing_has_gradients() -> None:
-    method = on_toys(Models)
+def test_features_have_no_gradients() -> None:
+    method = make_method(Models)
     engine, index = method.engine, dict.fromkeys("ab", torch.arange(3))
     tables = [*engine.encode(method.encoders).values(), engine.clip_features()]
     rows = [*(table.all() for table in tables), *engine.encode_some(method.encoders, index).values()]
@@ -85,7 +85,7 @@ def test_nothing_has_gradients() -> None:
     assert torch.is_grad_enabled()
 
 
-def test_the_precision_is_that_of_the_run_and_its_seconds_are_counted() -> None:
+def test_images_are_encoded_in_the_precision_of_the_run_and_timed() -> None:
     parts: list[str] = []
 
     @contextmanager
@@ -93,34 +93,34 @@ def test_the_precision_is_that_of_the_run_and_its_seconds_are_counted() -> None:
         parts.append(name)
         yield
 
-    method, seen = on_toys(Models, runtime=Runtime(1, dtype=torch.bfloat16, timed=timed)), list[torch.dtype]()
+    method, dtypes = make_method(Models, runtime=Runtime(1, dtype=torch.bfloat16, timed=timed)), list[torch.dtype]()
     for encoder in (method.models["a"].encoder, method.engine.clip.visual):
-        encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+        encoder.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     features = method.engine.encode(method.encoders)
-    some = method.engine.encode_some(method.encoders, dict.fromkeys("ab", torch.arange(3)))
-    assert set(seen) == {torch.bfloat16} and parts == ["labelling"] * 2
-    assert all(rows.dtype == torch.float32 for rows in (features["a"].all(), some["a"]))
-    seen.clear()
+    selected = method.engine.encode_some(method.encoders, dict.fromkeys("ab", torch.arange(3)))
+    assert set(dtypes) == {torch.bfloat16} and parts == ["labelling"] * 2
+    assert all(rows.dtype == torch.float32 for rows in (features["a"].all(), selected["a"]))
+    dtypes.clear()
     method.engine.clip_features()
-    assert set(seen) == {torch.bfloat16} and parts == ["labelling"] * 3
+    assert set(dtypes) == {torch.bfloat16} and parts == ["labelling"] * 3
 
 
-def test_a_large_table_of_features_is_kept_in_fp16_and_comes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = on_toys(Models)
+def test_a_large_table_of_features_is_stored_in_fp16_and_read_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make_method(Models)
     full = method.engine.encode(method.encoders)
     monkeypatch.setattr(encoding, "MAX_FULL_PRECISION_BYTES", COUNT * DIM * 4 - 1)
     index = dict.fromkeys("ab", torch.arange(COUNT))
-    half, some = method.engine.encode(method.encoders), method.engine.encode_some(method.encoders, index)
+    half, selected = method.engine.encode(method.encoders), method.engine.encode_some(method.encoders, index)
     for name, table in full.items():
-        wanted = Table.of(table.all().half()).all()
-        assert not torch.equal(wanted, table.all())
-        for rows in (half[name].all(), some[name]):
-            assert rows.dtype == torch.float32 and torch.equal(rows, wanted)
+        expected = Table.of(table.all().half()).all()
+        assert not torch.equal(expected, table.all())
+        for rows in (half[name].all(), selected[name]):
+            assert rows.dtype == torch.float32 and torch.equal(rows, expected)
 
 
 @pytest.mark.parametrize("block", [1, 2])
-def test_blocks_of_batches_change_no_bit(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = on_toys(Models)  # five batches
+def test_the_block_size_changes_no_bit(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make_method(Models)  # five batches
     whole = method.engine.encode(method.encoders)
     monkeypatch.setattr(encoding, "BLOCK", block)
     for name, table in method.engine.encode(method.encoders).items():
@@ -131,7 +131,7 @@ def pixels() -> Tensor:
     return torch.randn(7, 12, generator=torch.Generator().manual_seed(9))
 
 
-def test_each_encoder_is_run_once() -> None:
+def test_each_encoder_runs_once_per_image() -> None:
     encoders, sizes = [nn.Linear(12, 4), nn.Linear(12, 4)], list[int]()
     encoders[0].register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     features = encode_images(encoders, pixels(), Parallel(2, nn.Identity(), "cpu"), None)

@@ -1,4 +1,4 @@
-"""What the engine does with a method: losses are added and stepped, in parts, in parallel, in what precision."""
+"""Steps of the engine: sums of losses, micro-batches, parallel peers and precision."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.coft.toys import (
     ToyBackbone,
     ToyImages,
     assert_same_bits,
-    begun,
+    begin_at,
     make_coft,
+    make_method,
     make_plus,
-    on_toys,
     train,
     weights,
 )
@@ -34,7 +34,7 @@ SHORTER = {"phase2": Phase2(epochs=1, lr=1e-3)}
 
 
 class Pull(Method):
-    """Pulls a number of each model to the mean of what it sees, weighted, and another one to 0."""
+    """Pulls one parameter of each model to the weighted mean of the pixels, and another one to 0."""
 
     epochs = 2
 
@@ -43,7 +43,7 @@ class Pull(Method):
         self.models = {name: nn.ParameterList([torch.ones(2)]).double() for name in ("model_1", "model_2")}
         weight = torch.linspace(0.1, 1, COUNT) if weight is None else weight
         self.labels = {name: PseudoLabels.of_pool(engine.images.truth, weight) for name in self.models}
-        self.steps_made: list[tuple[str, list[int], Any]] = []
+        self.step_log: list[tuple[str, list[int], Any]] = []
 
     def tuning(self, phase: int) -> Tuning:
         return Tuning(self.epochs * self.steps(1))
@@ -62,33 +62,33 @@ class Pull(Method):
         return True
 
     def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
-        self.steps_made.append((name, index.tolist(), kept))
+        self.step_log.append((name, index.tolist(), kept))
 
 
 def sgd(parameters: Any) -> Any:
     return torch.optim.SGD(parameters, lr=0.1)
 
 
-def test_a_step_is_that_of_the_sum_of_the_means_by_their_factors() -> None:
-    method = on_toys(Pull, make_light=sgd)
-    batch = begun(method)[0]
+def test_a_step_follows_the_weighted_sum_of_mean_losses() -> None:
+    method = make_method(Pull, make_light=sgd)
+    batch = begin_at(method)[0]
     reported = method.engine.step(batch)
     for n, (name, drawn) in enumerate(batch.items(), start=1):
         weight = method.labels[name].weight[drawn.index]
         means = drawn.views.flatten(1).mean(dim=1)
-        apart = [(1 - float(x)) * float(w) for x, w in zip(means, weight, strict=True)]
-        least = max(1.0, float(weight.sum()))  # few weights cannot make a large step
+        distances = [(1 - float(x)) * float(w) for x, w in zip(means, weight, strict=True)]
+        total = max(1.0, float(weight.sum()))  # small weights do not make large steps
         first, second = method.models[name][0].tolist()
-        assert first == pytest.approx(1 - 0.1 * 2 * sum(apart) / least)
+        assert first == pytest.approx(1 - 0.1 * 2 * sum(distances) / total)
         assert second == pytest.approx(1 - 0.1 * 2 * 0.3)
         squares = [(1 - float(x)) ** 2 * float(w) for x, w in zip(means, weight, strict=True)]
-        assert reported[f"pull_{n}"] == pytest.approx(sum(squares) / least)
-        assert (reported[f"shrink_{n}"], reported[f"size_{n}"]) == (1, len(drawn.index))  # without the factors
+        assert reported[f"pull_{n}"] == pytest.approx(sum(squares) / total)
+        assert (reported[f"shrink_{n}"], reported[f"size_{n}"]) == (1, len(drawn.index))  # without coefficients
     assert list(reported) == [f"{key}_{n}" for n in (1, 2) for key in ("pull", "shrink", "size")]
 
 
 @pytest.mark.parametrize("make", [make_coft, make_plus])
-def test_micro_batches_of_coft_change_nothing_but_rounding(make: Callable[..., Any]) -> None:
+def test_micro_batches_equal_whole_batches_in_float64(make: Callable[..., Any]) -> None:
     with double_precision():
         trained, losses = [], []
         for size in (0, 3):
@@ -103,40 +103,40 @@ def test_micro_batches_of_coft_change_nothing_but_rounding(make: Callable[..., A
         assert [pytest.approx(step) for step in whole] == parts
 
 
-def test_micro_batches_save_memory() -> None:
-    """Of activations that are kept for the gradients there are those of a micro-batch at a time."""
-    kept = []
+def test_micro_batches_need_less_memory() -> None:
+    """Activations are kept for one micro-batch at a time."""
+    peaks = []
     for size in (0, 4):
         method = make_coft(runtime=Runtime(1, micro_batch=size, parallel=False), images=ToyImages(batch_size=24))
-        batches = begun(method, 2)
-        with most_saved() as peak:
+        batches = begin_at(method, 2)
+        with peak_of_saved_tensors() as peak:
             method.engine.step(batches[0])
-        kept.append(peak[0])
-    assert kept[1] < kept[0] / 2
+        peaks.append(peak[0])
+    assert peaks[1] < peaks[0] / 2
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch's, which older versions have elsewhere."""
+    """Like torch's, whose place depends on the version."""
 
 
-def out_of_memory(method: Any, most: int) -> None:
-    """Let the loss of more images at a time fail."""
+def limit_memory(method: Any, most: int) -> None:
+    """Let the loss of more than `most` images fail."""
     loss = method.loss
 
-    def scarce(name: str, batch: Any) -> Any:
+    def limited_loss(name: str, batch: Any) -> Any:
         if len(batch.views) > most:
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return loss(name, batch)
 
-    method.loss = scarce
+    method.loss = limited_loss
 
 
-def test_where_memory_runs_out_micro_batches_shrink_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_out_of_memory_shrinks_micro_batches_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     trained, losses = [], []
     for most, size in ((3, 0), (99, 3)):
         runtime = Runtime(1, micro_batch=size, parallel=False)
         method = make_coft(runtime=runtime, images=ToyImages(batch_size=12))
-        out_of_memory(method, most)
+        limit_memory(method, most)
         losses.append(train(method))
         trained.append(weights(method))
         assert method.engine.runtime.micro_batch == 3
@@ -147,16 +147,16 @@ def test_where_memory_runs_out_micro_batches_shrink_and_it_is_said_once(caplog: 
     assert "micro-batches of 6 images; continuing with 3" in line and "TRAIN.MICRO_BATCH 3" in line
 
 
-def test_what_one_image_is_too_much_for_fails() -> None:
+def test_out_of_memory_with_one_image_fails() -> None:
     method = make_coft(images=ToyImages())
-    out_of_memory(method, 0)
+    limit_memory(method, 0)
     with pytest.raises(OutOfMemoryError):
         train(method)
 
 
 @contextmanager
-def most_saved() -> Iterator[list[int]]:
-    """The most numbers that were kept for gradients at a time."""
+def peak_of_saved_tensors() -> Iterator[list[int]]:
+    """The largest number of values that are kept for gradients at a time."""
     peak, present = [0], [0]
 
     class Saved:
@@ -172,49 +172,49 @@ def most_saved() -> Iterator[list[int]]:
         yield peak
 
 
-def test_a_batch_without_a_weight_makes_no_step() -> None:
-    method = on_toys(Pull, make_light=sgd)
-    batch = begun(method)[0]
+def test_a_batch_with_zero_weights_makes_no_step() -> None:
+    method = make_method(Pull, make_light=sgd)
+    batch = begin_at(method)[0]
     method.labels = {name: labels.with_weights(torch.zeros(COUNT)) for name, labels in method.labels.items()}
     reported = method.engine.step(batch)
     assert reported["pull_1"] == 0 and all(model[0][0].item() == 1 for model in method.models.values())
 
 
-def test_a_loss_that_is_no_number_is_named() -> None:
+def test_a_nan_loss_is_an_error_that_names_the_model() -> None:
     method = make_coft(make_light=lambda parameters: torch.optim.SGD(list(parameters), lr=float("inf")))
-    batches = begun(method)
+    batches = begin_at(method)
     method.engine.step(batches[0])
     with pytest.raises(FloatingPointError, match="peer_a: the loss is nan"):
         method.engine.step(batches[1])
 
 
-# -------------------------------------------------------------------- in what way it computes
+# -------------------------------------------------------------------- execution
 
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("make", [make_coft, make_plus])
-def test_peers_that_step_at_the_same_time_do_what_they_do_in_turn(make: Any) -> None:
+def test_parallel_peers_train_the_same_bits(make: Any) -> None:
     trained = []
-    for together in (True, False):
-        method = make(SHORTER, runtime=Runtime(1, parallel=together))
+    for parallel in (True, False):
+        method = make(SHORTER, runtime=Runtime(1, parallel=parallel))
         assert method.engine.parallel.threads == 1
         train(method)
         trained.append(weights(method))
     assert_same_bits(*trained)
 
 
-def test_a_compiler_changes_no_bit() -> None:
+def test_compilation_changes_no_bit() -> None:
     trained = []
     for options in ({}, {"compiler": "eager"}):
         method: Any = make_coft(SHORTER, runtime=Runtime(1, **options))
         train(method)
         trained.append(weights(method))
-        compiled = getattr(method.peers["peer_a"].student.model.encoder, "_compiled_call_impl", None)  # torch's own
+        compiled = getattr(method.peers["peer_a"].student.model.encoder, "_compiled_call_impl", None)
         assert (compiled is not None) == ("compiler" in options)
     assert_same_bits(*trained)
 
 
-def test_bf16_trains_fp32_weights_and_logits_are_no_coarser_than_the_features() -> None:
+def test_bf16_trains_fp32_weights_and_has_fp32_logits() -> None:
     """In bf16 a logit of 25 would be off by up to 1/16, and so would a log-odds near 0."""
     exact, method = make_coft(SHORTER), make_coft(SHORTER, runtime=Runtime(1, dtype=torch.bfloat16))
     train(exact), train(method)

@@ -1,4 +1,4 @@
-"""Optimizers of phases go on from a saved state; the fused one makes the steps that AdamW's formulas say."""
+"""Optimizers of both phases against their formulas, also after a resume."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from coft.labelling.protocol import Tuning
 
 
 def test_the_optimizer_of_phase_one_is_sgd_with_momentum_and_decay() -> None:
-    ours, plain = (nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64)) for _ in range(2))
-    optimizer, velocity = light_optimizer([ours]), torch.zeros(2, dtype=torch.float64)
+    trained, expected = (nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64)) for _ in range(2))
+    optimizer, velocity = light_optimizer([trained]), torch.zeros(2, dtype=torch.float64)
     for step in range(4):
         optimizer.zero_grad()
-        (ours.square().sum() * (step + 1)).backward()
+        (trained.square().sum() * (step + 1)).backward()
         optimizer.step()
         with torch.no_grad():
-            velocity = 0.9 * velocity + 2 * plain * (step + 1) + WEIGHT_DECAY * plain
-            plain -= 0.03 * velocity
-    torch.testing.assert_close(ours, plain)
+            velocity = 0.9 * velocity + 2 * expected * (step + 1) + WEIGHT_DECAY * expected
+            expected -= 0.03 * velocity
+    torch.testing.assert_close(trained, expected)
 
 
 # -------------------------------------------------------------------- full fine-tuning
@@ -73,12 +73,12 @@ def naive_adamw(model: Classifier, steps: int) -> None:
                 p -= lr * m / (v.sqrt() + 1e-8)
 
 
-def test_steps_are_those_of_the_formulas_and_a_saved_state_goes_on() -> None:
+def test_steps_equal_naive_adamw_also_after_a_resume() -> None:
     plain, fused = classifier(), classifier()
     naive_adamw(plain, STEPS)
     optimizer, schedule = build(fused, TUNING, light_optimizer)
     for step in range(STEPS):
-        if step == 3:  # as a resumed run does
+        if step == 3:  # a resume
             file = io.BytesIO()
             torch.save([fused.state_dict(), optimizer.state_dict(), schedule.state_dict()], file)
             weights, moments, counts = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
@@ -93,7 +93,7 @@ def test_steps_are_those_of_the_formulas_and_a_saved_state_goes_on() -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12, msg=name)
 
 
-def test_what_is_frozen_in_the_encoder_has_no_part_and_heads_have_a_rate_of_their_own() -> None:
+def test_frozen_weights_are_left_out_and_heads_have_their_own_rate() -> None:
     model = classifier()
     model.encoder[0].requires_grad_(False)
     optimizer = full_optimizer(model, RATE, 10.0)
@@ -103,7 +103,7 @@ def test_what_is_frozen_in_the_encoder_has_no_part_and_heads_have_a_rate_of_thei
     assert Tuning(STEPS, RATE).head_rate == 10
 
 
-def test_learning_rates_are_a_cosine_over_the_phase() -> None:
+def test_learning_rates_follow_a_cosine_over_the_phase() -> None:
     light = partial(torch.optim.SGD, lr=1.0)
     (optimizer, schedule), rates = build(nn.Linear(1, 1), Tuning(12), light), list[float]()
     for _ in range(12):

@@ -10,7 +10,7 @@ from PIL import Image
 from coft.engine.records import History, import_matplotlib, plot_curves, results_table
 
 
-def filled(folder: Path) -> History:
+def history_of_run(folder: Path) -> History:
     history = History(folder, folder, 0)
     history.add(0, "zero-shot", accuracy_both=1 / 3, kept=32, of=100, precision=0.5, seconds=1.0)
     history.add(1, "phase1", accuracy_peer_a=50.0, accuracy_peer_b=51.0, accuracy_both=52.5, seconds=2.0)
@@ -19,13 +19,13 @@ def filled(folder: Path) -> History:
 
 
 @pytest.mark.parametrize("damage", ["1,phase1,2,3,4\n", "x,phase1\n", "\0", "\xff"])
-def test_a_damaged_history_begins_anew(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_history_starts_empty(damage: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,stage\n0,zero-shot\n" + damage, encoding="latin-1")
     assert History(tmp_path, tmp_path, epochs_done=2).rows == []
 
 
-def test_table_has_a_line_a_stage(tmp_path: Path) -> None:
-    history = filled(tmp_path)
+def test_the_table_has_one_row_per_stage(tmp_path: Path) -> None:
+    history = history_of_run(tmp_path)
     text = results_table(history)
     assert all(word in text for word in ("zero-shot", "after Phase I ", "after Phase II"))
     history.add(3, "phase2", accuracy_both=62.0)
@@ -34,14 +34,14 @@ def test_table_has_a_line_a_stage(tmp_path: Path) -> None:
     assert "32 of 100" in text and "50.0 %" in text and "52.5" in text and "61.0" in text and "nan" not in text
 
 
-def test_what_needs_labels_is_left_out_where_there_are_none(tmp_path: Path) -> None:
+def test_columns_and_plots_that_need_labels_are_left_out(tmp_path: Path) -> None:
     history = History(tmp_path, tmp_path, 0)
     history.add(0, "zero-shot", kept=32, of=100, precision=float("nan"), seconds=1.0)
     history.add(1, "phase1", kept=30, of=32, coverage=0.3, precision=float("nan"), seconds=2.0)
     header = results_table(history).splitlines()[1]
     assert [cell.strip() for cell in header.strip("│").split("│")] == ["stage", "pseudo-labels kept", "seconds"]
     plot_curves(history, tmp_path / "one.png")
-    plot_curves(filled(tmp_path), tmp_path / "two.png")
+    plot_curves(history_of_run(tmp_path), tmp_path / "two.png")
     widths = []
     for name in ("one", "two"):
         with Image.open(tmp_path / f"{name}.png") as image:
@@ -49,17 +49,17 @@ def test_what_needs_labels_is_left_out_where_there_are_none(tmp_path: Path) -> N
     assert widths[1] == 2 * widths[0]
 
 
-def test_a_backend_of_matplotlib_that_is_none_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_matplotlib_backend_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "matplotlib.py").write_text("import os\nassert 'MPLBACKEND' not in os.environ\nrcParams = {}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # type: ignore[arg-type]  # so that it is put back
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # type: ignore[arg-type]  # restored after the test
     del sys.modules["matplotlib"]
     monkeypatch.setenv("MPLBACKEND", "Qt4Agg")
     import_matplotlib()
     assert os.environ["MPLBACKEND"] == "Qt4Agg" == sys.modules["matplotlib"].rcParams["backend"]
 
 
-def test_a_history_that_is_gone_on_with_has_the_same_columns(tmp_path: Path) -> None:
+def test_a_resumed_history_has_the_same_columns(tmp_path: Path) -> None:
     for name in ("at once", "stopped"):
         history = History(tmp_path / name, tmp_path / name, 0)
         history.add(1, "phase1", precision=float("nan"), seconds=1.0)

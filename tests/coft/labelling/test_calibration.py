@@ -1,4 +1,4 @@
-"""How sure scores may be, as a naive loop has it."""
+"""Temperatures of scores against naive loops."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from coft.labelling.calibration import Belief, evenly_spaced, fit_temperature
 from tests.coft import naive
 
 
-def test_the_temperature_is_that_of_the_least_cross_entropy() -> None:
+def test_the_temperature_minimises_the_cross_entropy() -> None:
     source = torch.Generator().manual_seed(0)
     g, noise = 40 * torch.randn(200, 3, generator=source), torch.randn(200, 3, generator=source)
     prior = (g / 20 + 0.1 * noise).double().softmax(dim=1)
     assert fit_temperature(g.double(), prior) == pytest.approx(naive.temperature(g.double(), prior), rel=1e-4)
     assert fit_temperature(g.double(), prior) == pytest.approx(20, rel=0.1)
-    assert fit_temperature(g.double(), noise.double().softmax(dim=1)) > 200  # where they say nothing of the classes
+    assert fit_temperature(g.double(), noise.double().softmax(dim=1)) > 200  # scores without information on the classes
 
 
 def random_scores(seed: int, count: int = 60, classes: int = 4) -> torch.Tensor:
     return 3 * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def test_scores_are_made_as_sure_as_the_mean_of_two_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    believed, scores = random_scores(0), 10 * random_scores(1)
-    belief = Belief(Table.of(believed))
-    target = torch.stack([(p + (p == p.max()).double()) / 2 for p in believed.softmax(dim=1)])
+def test_the_target_averages_the_belief_and_its_likeliest_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    belief_scores, scores = random_scores(0), 10 * random_scores(1)
+    belief = Belief(Table.of(belief_scores))
+    target = torch.stack([(p + (p == p.max()).double()) / 2 for p in belief_scores.softmax(dim=1)])
     assert belief.temperature(Table.of(scores)) == pytest.approx(naive.temperature(scores, target), rel=1e-4)
-    some = torch.tensor([50, 3, 17])
-    expected = naive.temperature(scores[some], target[some])
-    assert belief.temperature_at(some, scores[some]) == pytest.approx(expected, rel=1e-4)
+    index = torch.tensor([50, 3, 17])
+    expected = naive.temperature(scores[index], target[index])
+    assert belief.temperature_at(index, scores[index]) == pytest.approx(expected, rel=1e-4)
     monkeypatch.setattr(calibration, "SAMPLE", 20)  # every third
     assert evenly_spaced(60).tolist() == list(range(0, 60, 3)) and evenly_spaced(61).tolist() == list(range(0, 61, 4))
     assert belief.temperature(Table.of(scores)) == pytest.approx(naive.temperature(scores[::3], target[::3]), rel=1e-4)
 
 
 @pytest.mark.parametrize(("count", "share"), [(20, 0.5), (60, 0.75)])  # of four classes
-def test_gaussians_of_few_images_count_less(count: int, share: float) -> None:
+def test_the_mixture_has_less_weight_with_few_images(count: int, share: float) -> None:
     scores, spread = random_scores(0, count), random_scores(1, count)
-    believed = Belief(Table.of(scores), Table.of(spread)).probabilities(torch.tensor([2, 0]))
-    for row, image in zip(believed, (2, 0), strict=True):
+    probabilities = Belief(Table.of(scores), Table.of(spread)).probabilities(torch.tensor([2, 0]))
+    for row, image in zip(probabilities, (2, 0), strict=True):
         product = scores[image].softmax(0) ** share * spread[image].softmax(0) ** (1 - share)
         torch.testing.assert_close(row, product / product.sum())
     torch.testing.assert_close(Belief(Table.of(scores)).probabilities(torch.arange(3)), scores[:3].softmax(dim=1))
 
 
-def test_the_scale_of_scores_is_taken_out() -> None:
+def test_the_temperature_is_proportional_to_the_scale_of_scores() -> None:
     belief, scores = Belief(Table.of(random_scores(0))), random_scores(0) + random_scores(1) / 3
     assert belief.temperature(Table.of(7 * scores)) == pytest.approx(7 * belief.temperature(Table.of(scores)), rel=1e-4)

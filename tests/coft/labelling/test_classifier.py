@@ -1,4 +1,4 @@
-"""A classifier of positive and negative vectors against its definition, and where its rules come from."""
+"""Classifiers of positive and negative vectors against their definitions, and the rules for p_clean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def unit(*shape: int, seed: int) -> Tensor:
 
 
 def make_classifier(seed: int = 0, negative: bool = True, to_visual: bool = True) -> Classifier:
-    """On images of 12 numbers, with vectors of any length."""
+    """A classifier of images of 12 numbers, whose vectors are not normalised."""
     torch.manual_seed(seed)
     positive, other = (nn.Parameter(torch.randn(3, 4)) for _ in range(2))
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
@@ -33,7 +33,7 @@ def images() -> Tensor:
 # -------------------------------------------------------------------- logits and clean log-odds
 
 
-def test_only_the_positive_prompt_is_detached() -> None:
+def test_only_the_positive_vectors_are_detached() -> None:
     f, pos, neg = unit(4, 6, seed=0), unit(3, 6, seed=1), unit(3, 6, seed=2)
     weight = torch.arange(12, dtype=torch.float64).reshape(4, 3)
     (clean_log_odds(f, pos, neg, 10.0) * weight).sum().backward()
@@ -58,7 +58,7 @@ def test_a_classifier_equals_its_definition(negative: bool) -> None:
             assert odds[i, c].item() == pytest.approx(plus - minus, abs=1e-5)
 
 
-def test_vectors_of_other_shapes_are_refused() -> None:
+def test_vectors_of_different_shapes_are_refused() -> None:
     for shapes in (((2, 3), (3, 2)), ((3,), (3,))):
         with pytest.raises(ValueError, match=r"must all have shape"):
             Classifier(nn.Identity(), *(torch.zeros(shape) for shape in shapes), 1.0)
@@ -67,23 +67,23 @@ def test_vectors_of_other_shapes_are_refused() -> None:
 # -------------------------------------------------------------------- rules
 
 
-def test_the_joint_score_is_of_the_geometric_mean_of_p_and_p_clean() -> None:
+def test_the_score_of_both_prompts_is_the_geometric_mean_of_p_and_p_clean() -> None:
     logits, odds = torch.randn(2, 8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 2
     mean = (logits.softmax(dim=1) * CLEAN_RULES["softmax"](odds)).sqrt()
     joint = SCORES["both-prompts"](logits, odds).softmax(dim=1)
     torch.testing.assert_close(joint, mean / mean.sum(dim=1, keepdim=True))
 
 
-def test_softmax_rule_is_the_chance_of_each_label_if_exactly_one_is_right() -> None:
-    """Enumerate which of C independent labels are right, and count those worlds where one is."""
+def test_the_softmax_rule_is_the_posterior_if_exactly_one_label_is_correct() -> None:
+    """Enumerate which of C independent labels are correct; keep the cases with exactly one."""
     d = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
-    q = torch.sigmoid(d - math.log(3))  # what d says of each label alone: there the dual loss is least
+    q = torch.sigmoid(d - math.log(3))  # minimises the dual loss of each label alone
     for clean, chance in zip(CLEAN_RULES["softmax"](d), q.tolist(), strict=True):
-        worlds = [math.prod(chance[c] if c == right else 1 - chance[c] for c in range(4)) for right in range(4)]
-        assert clean.tolist() == pytest.approx([world / sum(worlds) for world in worlds], abs=1e-12)
+        cases = [math.prod(chance[c] if c == correct else 1 - chance[c] for c in range(4)) for correct in range(4)]
+        assert clean.tolist() == pytest.approx([case / sum(cases) for case in cases], abs=1e-12)
 
 
-# -------------------------------------------------------------------- averages of weights
+# -------------------------------------------------------------------- predictors
 
 
 COUNT = 7
@@ -107,7 +107,7 @@ def test_a_single_classifier_gives_its_logits_and_no_p_clean_without_a_rule() ->
     assert predictor.p_clean(scores) is None
 
 
-def test_classifiers_that_share_an_encoder_name_it_once() -> None:
+def test_a_shared_encoder_is_listed_once() -> None:
     model, other = make_model(0), make_model(1)
     parts = {
         "a": final_classifier(other),

@@ -1,4 +1,4 @@
-"""Losses on pseudo-labels, against naive loops."""
+"""Losses on pseudo-labels against naive loops."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def test_adjusted_cross_entropy_equals_a_naive_loop(weight: list[float]) -> None
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = some_labels(weight)
     counts = [1 + sum(w for w, y in zip(weight, labels.label.tolist(), strict=True) if y == c) for c in range(3)]
-    each = []
+    losses = []
     for row, label, w in zip(logits, labels.label.tolist(), weight, strict=True):
         odds = [count / sum(counts) * x.exp() for count, x in zip(counts, row, strict=True)]
-        each.append(-w * torch.log(odds[label] / sum(odds)))
-    plain = sum(each) / max(1.0, sum(weight))  # few weights make no large step
+        losses.append(-w * torch.log(odds[label] / sum(odds)))
+    expected = sum(losses) / max(1.0, sum(weight))  # small weights do not make large steps
     term = adjusted_cross_entropy(logits, labels, labels, labels.log_frequency(3))
-    torch.testing.assert_close(term.mean, plain)
-    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (term.mean, plain)))
+    torch.testing.assert_close(term.mean, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (term.mean, expected)))
     assert term.coefficient == 1
 
 
-def test_parts_of_a_batch_add_up_to_the_whole() -> None:
+def test_losses_of_parts_sum_to_that_of_the_batch() -> None:
     logits, labels = (
         torch.randn(6, 3, generator=torch.Generator().manual_seed(1)),
         some_labels([0.5, 1, 0, 0.9, 0.3, 1]),
@@ -40,11 +40,11 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     frequency = labels.log_frequency(3)
     whole = adjusted_cross_entropy(logits, labels, labels, frequency).mean
     parts = [slice(0, 2), slice(2, 3), slice(3, 6)]
-    each = [adjusted_cross_entropy(logits[part], labels.at(part), labels, frequency).mean for part in parts]
-    torch.testing.assert_close(sum(each), whole)
+    losses = [adjusted_cross_entropy(logits[part], labels.at(part), labels, frequency).mean for part in parts]
+    torch.testing.assert_close(sum(losses), whole)
 
 
-def test_cross_entropy_of_nothing_is_zero_with_finite_gradients() -> None:
+def test_cross_entropy_with_zero_weights_is_zero_with_zero_gradients() -> None:
     logits = torch.randn(3, 3, requires_grad=True)
     labels = some_labels([0.0, 0.0, 0.0])
     loss = adjusted_cross_entropy(logits, labels, labels, labels.log_frequency(3)).mean
@@ -59,14 +59,14 @@ def test_predictions_are_averaged_as_probabilities(count: int) -> None:
     averaged = average_predictions(logits)
     assert torch.equal(averaged, logits[0]) == (count == 1)
     for i, row in enumerate(averaged.softmax(dim=1).tolist()):
-        each = [x[i].exp() / x[i].exp().sum() for x in logits]
-        assert row == pytest.approx((sum(each) / count).tolist(), abs=1e-6)
+        probabilities = [x[i].exp() / x[i].exp().sum() for x in logits]
+        assert row == pytest.approx((sum(probabilities) / count).tolist(), abs=1e-6)
     if count > 1:
         named = {str(n): x.softmax(dim=1) for n, x in enumerate(logits)}
         torch.testing.assert_close(log_mean(named), averaged)
 
 
-def test_a_mean_of_nothing_has_a_logarithm() -> None:
-    unweighted = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[1.0, 0.0]])}
-    assert torch.isfinite(log_mean(unweighted)).all()
+def test_the_logarithm_of_a_zero_mean_is_finite() -> None:
+    probabilities = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[1.0, 0.0]])}
+    assert torch.isfinite(log_mean(probabilities)).all()
     assert torch.isfinite(average_predictions([torch.tensor([[200.0, 0.0]])] * 2)).all()

@@ -1,4 +1,4 @@
-"""Gaussians of the classes correct scores, as a naive loop has them."""
+"""Correction of scores by a mixture of Gaussians, against a naive loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.coft import naive
 
 
 def clusters(per_class: int = 40, width: int = 8, noise: float = 0.2) -> tuple[Tensor, Tensor]:
-    """Unit features around a direction a class, and their classes."""
+    """Unit features around one direction per class, and their classes."""
     source = torch.Generator().manual_seed(0)
     centres = torch.nn.functional.normalize(torch.randn(3, width, generator=source), dim=1)
     label = torch.arange(3).repeat(per_class)
@@ -22,7 +22,7 @@ def clusters(per_class: int = 40, width: int = 8, noise: float = 0.2) -> tuple[T
 
 
 @pytest.mark.parametrize("fitted", [120, 30])
-def test_scores_are_corrected_as_a_naive_loop_does(fitted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrected_scores_equal_a_naive_loop(fitted: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features, label = clusters()
     features = features.double()
     scores = torch.nn.functional.one_hot(label, 3) + torch.randn(120, 3, generator=torch.Generator().manual_seed(1))
@@ -32,20 +32,20 @@ def test_scores_are_corrected_as_a_naive_loop_does(fitted: int, monkeypatch: pyt
     torch.testing.assert_close(corrected.softmax(dim=1), expected, atol=1e-5, rtol=1e-4)
     with monkeypatch.context() as patch:
         patch.setattr(table, "ROWS", 7)
-        again = with_mixture(Table.of(features), Table.of(scores), index).all()
-    torch.testing.assert_close(again, corrected)
+        in_parts = with_mixture(Table.of(features), Table.of(scores), index).all()
+    torch.testing.assert_close(in_parts, corrected)
 
 
-def test_a_class_that_loses_its_images_to_another_one_is_found() -> None:
+def test_a_class_that_is_predicted_as_another_is_recovered() -> None:
     features, label = clusters(100, width=256, noise=0.05)
     scores = 2.0 * torch.nn.functional.one_hot(label, 3).float()
-    scores[label == 2] = torch.tensor([0.0, 1.0, 0.9])  # all taken for another class, which is a little likelier
+    scores[label == 2] = torch.tensor([0.0, 1.0, 0.9])  # another class is slightly likelier
     assert (scores.argmax(dim=1) == label).float().mean() < 0.7
     corrected = with_mixture(Table.of(features), Table.of(scores), torch.arange(300)).all()
     assert (corrected.argmax(dim=1) == label).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_few_images_work(size: int) -> None:
+def test_one_or_two_images_are_enough(size: int) -> None:
     corrected = with_mixture(Table.of(torch.ones(size, 4) / 2), Table.of(torch.eye(size, 3)), torch.arange(size)).all()
     assert corrected.isfinite().all() and torch.equal(corrected.argmax(dim=1), torch.arange(size))

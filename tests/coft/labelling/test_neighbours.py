@@ -1,4 +1,4 @@
-"""Spreading over a graph of neighbours, against naive loops and a linear solver."""
+"""Label propagation on a graph of neighbours against naive loops and a linear solver."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def clusters(per_cluster: int = 8, classes: int = 3, seed: int = 0) -> tuple[Ten
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(("steps", "atol"), [(neighbours.STEPS, 3e-3), (300, 1e-6)])
-def test_values_spread_to_the_fixed_point(count: int, steps: int, atol: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_propagation_converges(count: int, steps: int, atol: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "STEPS", steps)
     features, _ = clusters()
     graph = NeighbourGraph(Table.of(features), count)
@@ -35,15 +35,15 @@ def test_values_spread_to_the_fixed_point(count: int, steps: int, atol: float, m
     torch.testing.assert_close(smooth, naive.smooth(features, count, logits).float(), atol=3 * atol, rtol=0)
 
 
-def many() -> tuple[Tensor, Tensor]:
-    """Features and logits of 60 images, of which few make up a graph."""
+def features_and_logits() -> tuple[Tensor, Tensor]:
+    """Features and logits of 60 images."""
     features, label = clusters(per_cluster=20)
     logits = 2.0 * torch.nn.functional.one_hot(label, 3).float()
     return features, logits + torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
 
 
-def test_images_that_are_no_anchors_read_from_those_that_are() -> None:
-    features, logits = many()
+def test_other_images_average_their_nearest_anchors() -> None:
+    features, logits = features_and_logits()
     graph = NeighbourGraph(Table.of(features), 3, most=25)
     spread, index = graph.spread(Table.of(logits)).all(), graph.index.tolist()
     assert len(set(index)) == 25
@@ -55,14 +55,14 @@ def test_images_that_are_no_anchors_read_from_those_that_are() -> None:
         similar = x[index] @ x[image]
         best = sorted(range(25), key=lambda j: -float(similar[j]))[:3]
         weights = [max(0.0, float(similar[j])) ** COSINE_POWER for j in best]
-        near = sum(w * values[j] for w, j in zip(weights, best, strict=True)) / sum(weights)
-        expected = ALPHA * near + (1 - ALPHA) * logits[image].double().softmax(dim=0)
+        mean = sum(w * values[j] for w, j in zip(weights, best, strict=True)) / sum(weights)
+        expected = ALPHA * mean + (1 - ALPHA) * logits[image].double().softmax(dim=0)
         torch.testing.assert_close(spread[image], expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("most", [25, 60])
-def test_a_few_rows_at_a_time_spread_to_the_same_values(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    features, logits = many()
+def test_the_number_of_rows_at_a_time_does_not_change_values(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, logits = features_and_logits()
     before, spread = features.clone(), []
     for rows in (4096, 7):
         monkeypatch.setattr(table, "ROWS", rows)
@@ -72,7 +72,7 @@ def test_a_few_rows_at_a_time_spread_to_the_same_values(most: int, monkeypatch: 
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_a_few_images_and_equal_images_work(size: int) -> None:
+def test_few_and_equal_images_are_accepted(size: int) -> None:
     features = torch.ones(size, 4) / 2
     spread = NeighbourGraph(Table.of(features), 5).spread(Table.of(torch.eye(size, 3))).all()
     assert spread.isfinite().all() and spread.shape == (size, 3)

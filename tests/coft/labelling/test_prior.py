@@ -1,4 +1,4 @@
-"""Logit adjustment against classes that are hardly ever predicted, against naive loops."""
+"""Prior correction of logits against naive loops."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def test_prior_correction_equals_a_naive_loop(tau: float, rows: int, monkeypatch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_corrected_logits_are_finite_of_the_logits_type_and_change_none(dtype: torch.dtype) -> None:
+def test_corrected_logits_keep_the_dtype_and_a_class_without_probability_is_finite(dtype: torch.dtype) -> None:
     logits = torch.tensor([[0.0, 0.0, -1e4], [1.0, 0.0, -1e4]], dtype=dtype)
     before, corrected = logits.clone(), correct_prior(Table.of(logits), 0.5).all()
     assert corrected.dtype == dtype and torch.equal(logits, before)
     offset = prior_offset(Table.of(logits), 0.5)
-    assert offset[2].item() == pytest.approx(0.5 * math.log(1e-12))  # of a class without any probability
+    assert offset[2].item() == pytest.approx(0.5 * math.log(1e-12))
 
 
-def test_the_mean_may_be_over_some_of_the_images() -> None:
+def test_the_prior_may_be_of_some_of_the_images() -> None:
     logits, index = torch.randn(20, 4, generator=torch.Generator().manual_seed(2)), torch.arange(0, 20, 3)
     offset = 0.5 * logits[index].double().softmax(dim=1).mean(dim=0).log()
     corrected = correct_prior(Table.of(logits), 0.5, index).all()

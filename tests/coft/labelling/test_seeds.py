@@ -1,4 +1,4 @@
-"""Seeds: the images of each class that a model is surest of, against a naive selection."""
+"""Selection of seeds, the most confident images of each class, against naive loops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def random_logits(n: int, c: int, seed: int) -> torch.Tensor:
     return torch.randn(n, c, generator=torch.Generator().manual_seed(seed)) * 3
 
 
-def chosen(logits: torch.Tensor, per_class: int | torch.Tensor) -> PseudoLabels:
+def select(logits: torch.Tensor, per_class: int | torch.Tensor) -> PseudoLabels:
     return select_seeds(Table.of(logits), per_class, logits.shape[1])
 
 
@@ -31,64 +31,64 @@ def naive_select(logits: torch.Tensor, most: list[int]) -> list[tuple[int, int]]
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(5, 60), st.lists(st.integers(0, 12), min_size=2, max_size=6), st.integers(0, 10_000))
-def test_seeds_of_quotas_of_each_class_equal_a_naive_selection(n: int, most: list[int], seed: int) -> None:
+def test_seeds_equal_a_naive_selection(n: int, most: list[int], seed: int) -> None:
     logits = random_logits(n, len(most), seed)
-    assert pairs(chosen(logits, torch.tensor(most))) == naive_select(logits, most)
-    seeds = chosen(logits, most[0])
+    assert pairs(select(logits, torch.tensor(most))) == naive_select(logits, most)
+    seeds = select(logits, most[0])
     assert pairs(seeds) == naive_select(logits, [most[0]] * len(most)) and bool((seeds.weight == 1).all())
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_seeds_are_the_same_for_any_number_of_rows_at_a_time(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_rows_at_a_time_does_not_change_seeds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, most = random_logits(50, 4, seed), torch.tensor([3, 0, 30, 5])
-    together = pairs(chosen(logits, most))
+    expected = pairs(select(logits, most))
     monkeypatch.setattr(table, "ROWS", 3)
-    assert pairs(chosen(logits, most)) == together
+    assert pairs(select(logits, most)) == expected
 
 
 @pytest.mark.parametrize(("n", "c", "expected"), [(1200, 10, 16), (1182, 80, 4), (560, 129, 1), (50, 100, 1)])
-def test_seeds_are_a_share_of_a_class_at_most(n: int, c: int, expected: int) -> None:
+def test_the_seed_quota_is_a_share_of_a_class_at_most(n: int, c: int, expected: int) -> None:
     assert seed_quota(n, c, at_most=16, share=0.5) == expected
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60), st.integers(2, 6), st.integers(1, 12), st.integers(0, 8), st.integers(0, 10_000))
-def test_seeds_are_a_share_of_the_images_that_a_class_is_given(
+def test_quotas_are_a_share_of_the_images_predicted_as_a_class(
     n: int, c: int, most: int, eighths: int, seed: int
 ) -> None:
     logits = random_logits(n, c, seed)
-    given = [0] * c
+    counts = [0] * c
     for row in logits.tolist():
-        given[row.index(max(row))] += 1
-    expected = [min(most, math.ceil(count * eighths / 8)) for count in given]
-    wanted = quotas(logits.argmax(dim=1), c, eighths / 8, most)
-    assert wanted.tolist() == expected and wanted.dtype == torch.long
-    seeds = chosen(logits, wanted)  # no class is filled up from others
+        counts[row.index(max(row))] += 1
+    expected = [min(most, math.ceil(count * eighths / 8)) for count in counts]
+    quota = quotas(logits.argmax(dim=1), c, eighths / 8, most)
+    assert quota.tolist() == expected and quota.dtype == torch.long
+    seeds = select(logits, quota)  # no class takes images of others
     assert torch.bincount(seeds.label, minlength=c).tolist() == expected
     assert torch.equal(logits.argmax(dim=1)[seeds.index], seeds.label)
 
 
-def test_equal_scores_go_by_index() -> None:
+def test_ties_are_broken_by_index() -> None:
     logits = torch.tensor([[2.0, 0.0]] * 5 + [[0.0, 2.0]] * 5)
-    assert chosen(logits, 2).index.tolist() == [0, 1, 5, 6]
+    assert select(logits, 2).index.tolist() == [0, 1, 5, 6]
 
 
 def test_saturated_posteriors_are_still_ranked() -> None:
-    """In fp32 all of these probabilities are 1; the surest image must come first all the same."""
+    """In fp32 all of these probabilities are 1, but their logits differ."""
     logits = torch.tensor([[40.0, 0.0], [60.0, 0.0], [50.0, 0.0]])
     assert (logits.softmax(dim=1)[:, 0] == 1).all()
-    assert chosen(logits, 3).index.tolist() == [1, 2, 0]
+    assert select(logits, 3).index.tolist() == [1, 2, 0]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 40), st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(0, 1000))
-def test_the_best_of_each_class_equal_a_naive_loop(n: int, most: list[int], seed: int) -> None:
+def test_top_per_class_equals_a_naive_loop(n: int, most: list[int], seed: int) -> None:
     source = torch.Generator().manual_seed(seed)
-    scores = torch.randint(6, (n,), generator=source).float()  # many are equal
+    scores = torch.randint(6, (n,), generator=source).float()  # with many ties
     label = torch.randint(len(most), (n,), generator=source)
     expected = []
-    for c, few in enumerate(most):
+    for c, count in enumerate(most):
         members = sorted((i for i in range(n) if label[i] == c), key=lambda i: (-float(scores[i]), i))
-        expected += [(i, c) for i in members[:few]]
+        expected += [(i, c) for i in members[:count]]
     index, classes = top_per_class(scores, label, torch.tensor(most))
     assert list(zip(index.tolist(), classes.tolist(), strict=True)) == expected

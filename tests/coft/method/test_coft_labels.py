@@ -1,4 +1,4 @@
-"""CoFT's Phase II: whose labels a peer is trained on, and how they weigh; what it predicts with."""
+"""CoFT's Phase II: labels and weights that a peer is trained on, and the prediction of a trained method."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.coft.toys import (
     PARTNER,
     PEERS,
     PHASES,
-    OtherB,
+    OtherSecondPeer,
     ToyBackbone,
     ToyImages,
-    begun,
+    begin_at,
+    checkpoint_of,
     load,
     make_coft,
-    saved,
     train,
     weights,
 )
@@ -34,22 +34,22 @@ FIRST = 2  # epoch of Phase II
 
 
 @pytest.mark.parametrize("filter", FILTERS)
-def test_each_peer_learns_what_the_filter_makes_of_both_predictions(filter: str) -> None:
+def test_each_peer_learns_the_labels_of_the_filter(filter: str) -> None:
     method = make_coft({"filter": filter})
-    begun(method, FIRST)
-    predictions, given, sources = method.observer.labels[0]
+    begin_at(method, FIRST)
+    predictions, labels, sources = method.observer.labels[0]
     for name, partner in PARTNER.items():
         expected = FILTERS[filter](predictions[name], predictions[partner])
-        assert sources[name] == (name if filter == "own" else partner) and given[name] is method.labels[name]
-        assert given[name].label is predictions[sources[name]].label
-        assert torch.equal(given[name].label, expected.label) and torch.equal(given[name].weight, expected.weight)
-        assert given[name].index.tolist() == list(range(COUNT))
+        assert sources[name] == (name if filter == "own" else partner) and labels[name] is method.labels[name]
+        assert labels[name].label is predictions[sources[name]].label
+        assert torch.equal(labels[name].label, expected.label) and torch.equal(labels[name].weight, expected.weight)
+        assert labels[name].index.tolist() == list(range(COUNT))
 
 
-@pytest.mark.usefixtures("labelled_each_epoch")
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("label_each_epoch")
+@pytest.mark.usefixtures("no_propagation")
 @pytest.mark.parametrize("classify", SCORES)
-def test_labels_are_chosen_by_the_positive_vectors_whatever_predicts(classify: str) -> None:
+def test_labels_are_predicted_by_the_positive_vectors_only(classify: str) -> None:
     method = make_coft({"classify": classify}, backbone=ToyBackbone(ToyImages()))
     train(method)
     assert len(method.observer.labels) == 3
@@ -63,31 +63,29 @@ def test_labels_are_chosen_by_the_positive_vectors_whatever_predicts(classify: s
     assert any(differ)
 
 
-def test_all_images_are_labelled_every_few_epochs_by_the_same_views() -> None:
+def test_images_are_labelled_every_other_epoch_from_the_same_views() -> None:
     method = make_coft({"label_views": 3})
     train(method)
-    asked = method.engine.images.asked
-    keys = [key for views, key, count in asked if views == 3 and count == COUNT]
-    assert keys == [(1, "labels", 0)] * 3  # first seeds, and two labellings
-    assert not [key for views, key, count in asked if views == 3 and count < COUNT]
-    others = [(key, count) for views, key, count in asked if views == 1]
+    requests = method.engine.images.requests
+    keys = [key for views, key, count in requests if views == 3 and count == COUNT]
+    assert keys == [(1, "labels", 0)] * 3  # the first seeds, and two labellings
+    assert not [key for views, key, count in requests if views == 3 and count < COUNT]
+    others = [(key, count) for views, key, count in requests if views == 1]
     seeds = method.observer.filtered[0]
     filtered = [((1, "labels", 0), len(seeds[name].index)) for _ in range(2) for name in PEERS]
-    assert others[: len(filtered)] == filtered  # the partner's word on seeds
-    assert others[len(filtered) :]  # and on the labels in the end
+    assert others[: len(filtered)] == filtered  # filtering of seeds by the partner
+    assert others[len(filtered) :]  # filtering of labels at the end
     plain = make_coft({"label_views": 1})
     train(plain)
-    assert {views for views, _, _ in plain.engine.images.asked} == {1}
+    assert {views for views, _, _ in plain.engine.images.requests} == {1}
 
 
-@pytest.mark.usefixtures("labelled_each_epoch")
-def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_shared() -> None:
-    """Where neither weighs the other's seeds."""
-
-    alone: dict[str, Any] = {"filter": own_labels, "seed_filter": lambda seeds, clean: seeds}
-    for options, expected in ((alone, {"peer_b"}), ({}, {"peer_a", "peer_b"})):
+@pytest.mark.usefixtures("label_each_epoch")
+def test_without_filters_peers_are_independent_of_each_other() -> None:
+    independent: dict[str, Any] = {"filter": own_labels, "seed_filter": lambda seeds, clean: seeds}
+    for options, expected in ((independent, {"peer_b"}), ({}, {"peer_a", "peer_b"})):
         trained = []
-        for kind in (ToyBackbone, OtherB):
+        for kind in (ToyBackbone, OtherSecondPeer):
             method = make_coft({"filter": "own"}, backbone=kind(ToyImages()), **options)
             train(method)
             trained.append(weights(method))
@@ -95,33 +93,33 @@ def test_two_models_on_their_own_know_nothing_of_each_other_once_seeds_are_share
         assert {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])} == expected
 
 
-def test_a_filter_that_keeps_nothing_is_an_error() -> None:
+def test_a_filter_that_keeps_no_label_is_an_error() -> None:
     def nothing(peer: Predictions, partner: Predictions) -> PseudoLabels:
         return PseudoLabels.of_pool(partner.label, torch.zeros(COUNT))
 
     with pytest.raises(UserError, match="gives every label weight 0"):
-        begun(make_coft(filter=nothing), FIRST)
+        begin_at(make_coft(filter=nothing), FIRST)
 
 
 # -------------------------------------------------------------------- prediction
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_phase_two_is_averaged_with_phase_one_by_its_share(share: float) -> None:
-    for fits in (True, False):
+def test_weights_of_both_phases_are_averaged(share: float) -> None:
+    for fitted in (True, False):
         method = make_coft(
-            {"negative": "fitted" if fits else "prompt", "phase2": replace(PHASES["phase2"], wise=share)}
+            {"negative": "fitted" if fitted else "prompt", "phase2": replace(PHASES["phase2"], wise=share)}
         )
         train(method)
         for name, peer in method.peers.items():
-            start, end, tested = peer.prompted(), peer.teacher(), method.inference_models()[name]
-            both = zip(start.encoder.parameters(), end.encoder.parameters(), tested.encoder.parameters(), strict=True)
+            start, end, final = peer.prompted(), peer.teacher(), method.inference_models()[name]
+            both = zip(start.encoder.parameters(), end.encoder.parameters(), final.encoder.parameters(), strict=True)
             triples = [*both]
             for head in ("positive", "negative"):
-                first, last, mean = (getattr(classifier, head) for classifier in (start, end, tested))
+                first, last, mean = (getattr(classifier, head) for classifier in (start, end, final))
                 first, last = F.normalize(first, dim=-1), F.normalize(last, dim=-1)
                 mean = mean if share < 1 else F.normalize(mean, dim=-1)
-                averaged = head == "positive" or not fits
+                averaged = head == "positive" or not fitted
                 triples.append((first, last, mean) if averaged else (last, last, F.normalize(mean, dim=-1)))
             for first, last, mean in triples:
                 torch.testing.assert_close(mean, (1 - share) * first + share * last)
@@ -129,9 +127,7 @@ def test_phase_two_is_averaged_with_phase_one_by_its_share(share: float) -> None
 
 @pytest.mark.parametrize("classify", SCORES)
 @pytest.mark.parametrize("until", [1, 5])
-def test_a_prediction_is_the_mean_of_the_peers_probabilities_of_the_score_that_classify_names(
-    classify: str, until: int
-) -> None:
+def test_the_prediction_is_the_mean_of_the_peers_probabilities(classify: str, until: int) -> None:
     method = make_coft({"classify": classify})
     train(method, until)
     images = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -142,10 +138,10 @@ def test_a_prediction_is_the_mean_of_the_peers_probabilities_of_the_score_that_c
     for name, classifier in method.inference_models().items():
         with torch.no_grad():
             logits, odds = classifier(images)
-            of_pool = classifier(pixels)
+            pool_scores = classifier(pixels)
         if finished:
             logits, odds = (
-                x / naive.temperature_of(method, y, pool) for x, y in zip((logits, odds), of_pool, strict=True)
+                x / naive.temperature_of(method, y, pool) for x, y in zip((logits, odds), pool_scores, strict=True)
             )
         scores = {"both-prompts": (logits + odds) / 2, "positive": logits}
         torch.testing.assert_close(reported[name], scores.pop(classify).softmax(dim=1))
@@ -155,7 +151,7 @@ def test_a_prediction_is_the_mean_of_the_peers_probabilities_of_the_score_that_c
     torch.testing.assert_close(both, sum(reported.values()) / 2)
 
 
-def test_what_is_tested_is_made_again_when_weights_have_changed() -> None:
+def test_predictions_follow_changed_weights() -> None:
     method, images = make_coft(), torch.randn(4, 3, 4, 4)
     engine = method.engine
     train(method, 1)
@@ -171,5 +167,5 @@ def test_what_is_tested_is_made_again_when_weights_have_changed() -> None:
     assert not torch.equal(first, during) and torch.equal(during, after)
     other = make_coft()
     other.engine.predict(images)
-    load(other, saved(method))
+    load(other, checkpoint_of(method))
     assert torch.equal(other.engine.predict(images), after)

@@ -1,4 +1,4 @@
-"""What CoFT's negative vectors are fitted to, and when."""
+"""Fits of CoFT's negative vectors: their labels, weights and times."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method import coft, negative_prompt, negatives
 from coft.method.negative_prompt import draw, fit_negative
 from tests.coft import naive
-from tests.coft.toys import CLASSES, COUNT, PARTNER, PEERS, begun, make_coft, train
+from tests.coft.toys import CLASSES, COUNT, PARTNER, PEERS, begin_at, make_coft, train
 
 Fit = tuple[Tensor, Tensor, Tensor, Tensor]  # features, labels, their weights, the vectors
 
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
-    """All that is fitted."""
-    seen: list[Fit] = []
+    """Arguments and results of all fits."""
+    fits: list[Fit] = []
 
     def recorded(features: Tensor, labels: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-        seen.append((features, labels, weight, fit_negative(features, labels, weight, *rest, steps=20)))
-        return seen[-1][-1]
+        fits.append((features, labels, weight, fit_negative(features, labels, weight, *rest, steps=20)))
+        return fits[-1][-1]
 
     monkeypatch.setattr(negatives, "fit_negative", recorded)
-    return seen
+    return fits
 
 
-@pytest.mark.usefixtures("labelled_each_epoch")
+@pytest.mark.usefixtures("label_each_epoch")
 @pytest.mark.parametrize("filter", ["min-p-clean", "own"])
-def test_they_are_fitted_to_the_partner_s_labels_when_labels_are_made(filter: str, fits: list[Fit]) -> None:
+def test_they_are_fitted_to_the_partner_s_labels_at_each_labelling(filter: str, fits: list[Fit]) -> None:
     method = make_coft({"filter": filter})
-    begun(method, method.phase1_epochs)
+    begin_at(method, method.phase1_epochs)
     predictions, *_ = method.observer.labels[-1]
     for (features, labels, weight, negative), (name, partner) in zip(fits[-2:], PARTNER.items(), strict=True):
         source = predictions[name if filter == "own" else partner]
         assert torch.equal(labels, source.label)
         for i, y in enumerate(labels.tolist()):
-            believed = [float(p.probability.all()[i, y]) for p in (predictions[name], source)]
-            assert float(weight[i]) == pytest.approx(min(believed))
+            probabilities = [float(p.probability.all()[i, y]) for p in (predictions[name], source)]
+            assert float(weight[i]) == pytest.approx(min(probabilities))
         teacher = method.peers[name].teacher()
         torch.testing.assert_close(teacher.negative, negative)
         positive, scale = F.normalize(teacher.positive, dim=-1), teacher.scale
@@ -54,7 +54,7 @@ def test_they_are_fitted_to_the_partner_s_labels_when_labels_are_made(filter: st
         torch.testing.assert_close(predictions[name].clean.all(), odds.softmax(dim=1), rtol=1e-4, atol=1e-5)
 
 
-def test_they_are_fitted_in_the_end(fits: list[Fit]) -> None:
+def test_they_are_fitted_at_the_end(fits: list[Fit]) -> None:
     method = make_coft()  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
     train(method)
     assert len(fits) == len(PEERS) * 3
@@ -64,27 +64,27 @@ def test_they_are_fitted_in_the_end(fits: list[Fit]) -> None:
         trained_on = labels.nonzero()
         assert torch.equal(end[1], trained_on.label)
         sums = [float(labels.weight[labels.label == c].double().sum()) for c in range(CLASSES)]
-        each = zip(trained_on.label.tolist(), trained_on.weight.tolist(), strict=True)
-        balanced = [w / (1 + sums[y]) for y, w in each]
+        pairs = zip(trained_on.label.tolist(), trained_on.weight.tolist(), strict=True)
+        balanced = [w / (1 + sums[y]) for y, w in pairs]
         torch.testing.assert_close(end[2] / end[2].sum(), torch.tensor(balanced) / sum(balanced))
-        tested = peer.inference_model(0.5, ["positive"])
-        for classifier in (peer.teacher(), tested, method.inference_models()[name]):
+        averaged = peer.inference_model(0.5, ["positive"])
+        for classifier in (peer.teacher(), averaged, method.inference_models()[name]):
             torch.testing.assert_close(classifier.negative, end[-1])
         with torch.no_grad():
             pixels = method.engine.images.pixels[trained_on.index]
-            torch.testing.assert_close(end[0], tested.features(pixels))
+            torch.testing.assert_close(end[0], averaged.features(pixels))
         assert not end[0].requires_grad
 
 
-@pytest.mark.usefixtures("labelled_each_epoch")
+@pytest.mark.usefixtures("label_each_epoch")
 @pytest.mark.parametrize("settings", [{"negative": "prompt"}, {"negative": "none"}])
-def test_nothing_is_fitted_where_a_setting_says_so(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_kinds_of_negatives_are_not_fitted(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     method: Any = make_coft(settings)
     start = {name: peer.negative_residual.detach().clone() for name, peer in method.peers.items()}
     monkeypatch.setattr(negatives, "fit_negative", partial(pytest.fail, "fitted"))
     train(method)
     for name, peer in method.peers.items():
-        # No loss of Phase II reaches them.
+        # no loss of Phase II trains them
         torch.testing.assert_close(peer.student.model.negative, peer.text_features()[1])
         trains = settings["negative"] != "prompt"
         assert peer.negative_residual.requires_grad == trains
@@ -92,7 +92,7 @@ def test_nothing_is_fitted_where_a_setting_says_so(settings: dict[str, Any], mon
 
 
 @pytest.mark.parametrize("encoded", [True, False])
-def test_of_many_labels_so_many_are_drawn(encoded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_to_many_labels_uses_a_sample(encoded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negative_prompt, "FIT_IMAGES", 8)
     monkeypatch.setattr(negative_prompt, "FIT_BATCH", 4)
     monkeypatch.setattr(negatives, "fit_negative", fit_negative)
@@ -121,26 +121,24 @@ def test_of_many_labels_so_many_are_drawn(encoded: bool, monkeypatch: pytest.Mon
         torch.testing.assert_close(peer.text_features()[1], expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_in_the_end_images_are_encoded_once_unless_they_are_many(
-    fits: list[Fit], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def counted(step: int) -> tuple[list[int], list[Fit]]:
+def test_at_the_end_a_small_pool_is_encoded_once(fits: list[Fit], monkeypatch: pytest.MonkeyPatch) -> None:
+    def counts_and_fits(step: int) -> tuple[list[int], list[Fit]]:
         monkeypatch.setattr(coft, "evenly_spaced", lambda count: torch.arange(0, count, step))
         method = make_coft()
         encode, counts = method.engine.encode_some, list[int]()
 
-        def seen(encoders: Any, index: Any, num_views: int = 1) -> Any:
+        def record(encoders: Any, index: Any, num_views: int = 1) -> Any:
             counts.extend(len(images) for images in index.values())
             return encode(encoders, index, num_views)
 
         train(method, until=method.epochs - 1)
-        monkeypatch.setattr(method.engine, "encode_some", seen)
+        monkeypatch.setattr(method.engine, "encode_some", record)
         train(method, start=method.epochs - 1)
         return counts, fits[-len(PEERS) :]
 
-    counts, expected = counted(1)
+    counts, expected = counts_and_fits(1)
     assert counts == [COUNT] * len(PEERS)
-    counts, of_many = counted(2)
+    counts, other_fits = counts_and_fits(2)
     assert counts[: len(PEERS)] == [-(-COUNT // 2)] * len(PEERS) and len(counts) == 2 * len(PEERS)
-    for fit, other in zip(expected, of_many, strict=True):
+    for fit, other in zip(expected, other_fits, strict=True):
         torch.testing.assert_close(fit, other)

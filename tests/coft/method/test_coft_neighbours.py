@@ -1,4 +1,4 @@
-"""CoFT with its graph of neighbours: first seeds and first labels, against a linear solver on a naive graph."""
+"""CoFT with label propagation: first seeds and labels against a linear solver on a naive graph."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ Expected = tuple[list[int], Tensor, Tensor]  # labels, probabilities, p_clean
 
 
 @pytest.fixture(autouse=True)
-def _in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values spread until nothing changes any more."""
+def _until_convergence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propagate until convergence."""
     monkeypatch.setattr(neighbours, "STEPS", 300)
 
 
 def spread(features: Tensor, logits: Tensor) -> Tensor:
-    """Log-probabilities after they have spread over a naive graph."""
+    """Log-probabilities after propagation on a naive graph."""
     return naive.smooth(features, NEAR, logits.double().softmax(dim=1)).log()
 
 
 def clean(odds: Tensor, rule: str) -> Tensor:
-    return torch.tensor([[naive.likely_right(row, c, rule) for c in range(CLASSES)] for row in odds.tolist()]).double()
+    return torch.tensor([[naive.p_clean(row, c, rule) for c in range(CLASSES)] for row in odds.tolist()]).double()
 
 
 def assert_predicted(predictions: Predictions, expected: Expected) -> None:
@@ -53,7 +53,7 @@ def assert_predicted(predictions: Predictions, expected: Expected) -> None:
 
 
 def first_predictions(method: Any, name: str, rule: str) -> Expected:
-    """Labels and probabilities that have spread, and p_clean, which has not."""
+    """Labels and probabilities with propagation, and p_clean without."""
     features, adapted = naive.clip_features(method), naive.teacher_features(method)[name]
     logits, odds = naive.teacher_scores(method)[name]
     scores = naive.mixture(adapted, naive.without_prior(spread(features, logits))).log()
@@ -62,29 +62,29 @@ def first_predictions(method: Any, name: str, rule: str) -> Expected:
     return scores.argmax(dim=1).tolist(), scores.softmax(dim=1), clean(odds, rule)
 
 
-@pytest.mark.usefixtures("all_of_a_class")
+@pytest.mark.usefixtures("no_seed_limit")
 @pytest.mark.parametrize(("tau", "seed"), [(0.0, 1), (0.5, 2)])
-def test_first_seeds_are_the_surest_after_probabilities_have_spread(tau: float, seed: int) -> None:
-    """Each run has views of its own; the peers share the seeds by turns."""
+def test_first_seeds_are_the_most_confident_after_propagation(tau: float, seed: int) -> None:
+    """Each random seed has its own views; peers take the seeds in turn."""
     settings = {"prior_tau": tau, "seeds_per_class": 4, "label_views": 3}
     method = make_coft(settings, seed=seed)
     method.engine.begin()
-    alone = naive.zero_shot(method)
+    plain = naive.zero_shot(method)
     features = naive.clip_features(method)
-    logits = naive.mixture(features, naive.without_prior(spread(features, alone), tau)).log()
+    logits = naive.mixture(features, naive.without_prior(spread(features, plain), tau)).log()
     most = naive.quotas(logits, 2 * method.per_peer, share=1.0)
     expected = naive.surest(logits, most)
-    seeds, likeliest, wanted = method.observer.chosen[0]
-    assert torch.equal(likeliest, logits.argmax(dim=1)) and wanted.tolist() == most
+    seeds, likeliest, quotas = method.observer.chosen[0]
+    assert torch.equal(likeliest, logits.argmax(dim=1)) and quotas.tolist() == most
     assert pairs(seeds) == [(i, c) for c, members in enumerate(expected) for i in members]
     for n, labels in enumerate(method.labels.values()):
         assert pairs(labels) == [(i, c) for c, members in enumerate(expected) for i in members[n::2]]
-    others = naive.surest(alone, naive.quotas(alone, 2 * method.per_peer, share=1.0))
-    assert expected != others  # neighbours have a say
+    others = naive.surest(plain, naive.quotas(plain, 2 * method.per_peer, share=1.0))
+    assert expected != others  # propagation changes the seeds
 
 
 @pytest.mark.parametrize("rule", ["softmax", "sigmoid"])
-def test_first_labels_spread_among_images_that_are_alike_to_the_frozen_clip(rule: str) -> None:
+def test_first_labels_are_propagated_on_frozen_features(rule: str) -> None:
     method = make_coft({"clean_rule": rule, "label_views": 3})
     train(method, FIRST)
     method.engine.begin_epoch(FIRST)
@@ -92,17 +92,17 @@ def test_first_labels_spread_among_images_that_are_alike_to_the_frozen_clip(rule
     predictions, labels, _ = method.observer.labels[0]
     for name, partner in PARTNER.items():
         assert_predicted(predictions[name], expected[name])
-        label, tables = expected[partner][0], [expected[who][2] for who in (name, partner)]
+        label, tables = expected[partner][0], [expected[peer][2] for peer in (name, partner)]
         weight = [min(float(p_clean[i, c]) for p_clean in tables) for i, c in enumerate(label)]
         assert labels[name].label.tolist() == label
         assert labels[name].weight.tolist() == pytest.approx(weight, abs=1e-4)
 
 
-def test_later_labels_are_each_image_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_labels_are_not_propagated(monkeypatch: pytest.MonkeyPatch) -> None:
     method: Any = make_coft()
     train(method, FIRST + 2)
     method.belief = Belief(*(Table.of(scores.all()) for scores in (method.belief.scores, method.belief.spread)))
-    monkeypatch.setattr(NeighbourGraph, "spread", lambda *args: pytest.fail("frozen features know less by now"))
+    monkeypatch.setattr(NeighbourGraph, "spread", lambda *args: pytest.fail("propagated"))
     method.engine.begin_epoch(FIRST + 2)
     scores = naive.teacher_scores(method)
     for name in PEERS:
@@ -112,9 +112,7 @@ def test_later_labels_are_each_image_s_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("anchors", [1000, 12])
-def test_how_many_rows_are_worked_on_at_a_time_changes_no_more_than_rounding(
-    anchors: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_rows_at_a_time_changes_rounding_only(anchors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NeighbourGraph.__init__, "__defaults__", (anchors,))
     trained = []
     for rows in (7, table.ROWS):

@@ -1,4 +1,4 @@
-"""CoFT+: CoFT without its parts, to the bit; rounds, contrast and descriptions."""
+"""CoFT+: rounds, contrast and descriptions; without them it equals CoFT to the bit."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from tests.coft.toys import (
     ToyImages,
     assert_resumes,
     assert_same_bits,
-    begun,
+    begin_at,
     make_coft,
     make_plus,
-    part_of,
     train,
     weights,
+    whole_batch,
 )
 
 OFF: dict[str, Any] = {"rounds": 1, "contrast": Contrast(weight=0.0)}
 
 
 def describe(share: float) -> Tensor:
-    """Words of the toy with a share of descriptions, drawn at random."""
+    """Text features of the toy backbone with a share of random descriptions."""
     plain = toys.ToyBackbone(ToyImages()).zero_shot_text()
     random = torch.randn(CLASSES, toys.DIM, generator=torch.Generator().manual_seed(3))
     return F.normalize(torch.lerp(plain, F.normalize(random, dim=-1), share), dim=-1)
 
 
 @pytest.mark.parametrize("settings", [{}, {"filter": "own", "clean_rule": "sigmoid"}, {"negative": "prompt"}])
-def test_without_its_parts_it_is_coft(settings: dict[str, Any]) -> None:
+def test_without_its_parts_it_equals_coft(settings: dict[str, Any]) -> None:
     plain, plus = make_coft(settings), make_plus(settings | OFF)
     losses = [train(method) for method in (plain, plus)]
     assert losses[0] == losses[1]
@@ -54,12 +54,12 @@ def test_without_its_parts_it_is_coft(settings: dict[str, Any]) -> None:
     assert torch.equal(*(method.engine.predict(method.engine.images.pixels) for method in (plain, plus)))
 
 
-def test_a_round_begins_afresh_with_labels_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    spread, spreads = NeighbourGraph.spread, list[int]()
-    monkeypatch.setattr(NeighbourGraph, "spread", lambda self, x: spreads.append(method.epoch) or spread(self, x))
+def test_a_round_starts_anew_with_labels_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    spread, epochs = NeighbourGraph.spread, list[int]()
+    monkeypatch.setattr(NeighbourGraph, "spread", lambda self, x: epochs.append(method.epoch) or spread(self, x))
     length = PHASES["phase1"].epochs
-    once, method = make_coft(), make_plus(OFF | {"rounds": 2})
-    first = train(once, length)
+    coft, method = make_coft(), make_plus(OFF | {"rounds": 2})
+    first = train(coft, length)
     assert train(method, length) == first  # the first round is CoFT's
     start = {name: copy.deepcopy(peer.state_dict()) for name, peer in method.peers.items()}
     engine = method.engine
@@ -80,11 +80,11 @@ def test_a_round_begins_afresh_with_labels_of_the_one_before(monkeypatch: pytest
     assert len(batches) == method.steps(1)
     train(method, start=length)
     assert method.epochs == 2 * length + PHASES["phase2"].epochs and method.phase(2 * length - 1) == 1
-    assert set(spreads) == {0, length} and len(method.observer.chosen) == 1  # not where Phase II begins
+    assert set(epochs) == {0, length} and len(method.observer.chosen) == 1  # not at the start of Phase II
 
 
 def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
-    """In both rounds of Phase I, where the second and Phase II begin, and with a queue of keys."""
+    """Within both rounds of Phase I, at the start of the second and of Phase II, and with a queue of keys."""
     settings = {"phase2": Phase2(epochs=2, lr=1e-3)}
     assert [make_plus(settings).phase(epoch) for epoch in range(6)] == [1] * 4 + [2] * 2
     assert_resumes(lambda: make_plus(settings, describe=describe))
@@ -94,7 +94,7 @@ def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize(("queue", "expected"), [(QUEUE, 15), (16, 15), (7, 7)])
-def test_the_queue_holds_half_of_the_images_at_most(queue: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_holds_at_most_half_of_the_images(queue: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coft.method.coft_plus.QUEUE", queue)
     peers: Any = make_plus().peers
     for peer in peers.values():
@@ -104,25 +104,25 @@ def test_the_queue_holds_half_of_the_images_at_most(queue: int, expected: int, m
         assert len(peer.queue.filled()[0]) == expected
 
 
-@pytest.mark.parametrize(("left_out", "batch_size"), [(3, 4), (2, 4), (5, 8), (COUNT + 1, 4)])
-def test_batches_have_images_that_the_filter_leaves_out_in_proportion(left_out: int, batch_size: int) -> None:
-    def some(peer: Predictions, partner: Predictions) -> PseudoLabels:
-        return PseudoLabels.of_pool(partner.label, torch.arange(1, COUNT + 1) % left_out != 0)
+@pytest.mark.parametrize(("period", "batch_size"), [(3, 4), (2, 4), (5, 8), (COUNT + 1, 4)])
+def test_batches_have_filtered_out_images_in_proportion(period: int, batch_size: int) -> None:
+    def keep_some(peer: Predictions, partner: Predictions) -> PseudoLabels:
+        return PseudoLabels.of_pool(partner.label, torch.arange(1, COUNT + 1) % period != 0)
 
-    method = make_plus({"rounds": 1}, images=ToyImages(batch_size=batch_size), filter=some)
-    batches = begun(method, PHASES["phase1"].epochs)
-    aside = [i for i in range(COUNT) if (i + 1) % left_out == 0]
-    kept = COUNT - len(aside)
+    method = make_plus({"rounds": 1}, images=ToyImages(batch_size=batch_size), filter=keep_some)
+    batches = begin_at(method, PHASES["phase1"].epochs)
+    filtered_out = [i for i in range(COUNT) if (i + 1) % period == 0]
+    kept = COUNT - len(filtered_out)
     assert len(batches) == method.steps(2)
     for batch in batches:
         for name in PEERS:
             size = min(batch_size, kept)
             index = batch[name].index.tolist()
-            assert not set(index[:size]) & set(aside) and set(index[size:]) <= set(aside)
-            assert len(index) == size + min(size, batch_size * len(aside) // kept)
+            assert not set(index[:size]) & set(filtered_out) and set(index[size:]) <= set(filtered_out)
+            assert len(index) == size + min(size, batch_size * len(filtered_out) // kept)
             assert batch[name].views.shape[:2] == (len(index), 2)
-    for epoch in (0, 1):  # Phase I knows of none
-        plain = begun(make_plus({"rounds": 1}, images=ToyImages(batch_size=batch_size), filter=some), epoch)[0][
+    for epoch in (0, 1):  # Phase I has none
+        plain = begin_at(make_plus({"rounds": 1}, images=ToyImages(batch_size=batch_size), filter=keep_some), epoch)[0][
             "peer_a"
         ]
         assert plain.views.dim() == 4
@@ -130,16 +130,16 @@ def test_batches_have_images_that_the_filter_leaves_out_in_proportion(left_out: 
     assert names == ["peer_a", "peer_a" + FILTERED_OUT]
 
 
-def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> None:
-    def some(peer: Predictions, partner: Predictions) -> PseudoLabels:
+def test_contrast_equals_a_naive_loop_and_queues_keys_of_the_second_views() -> None:
+    def keep_some(peer: Predictions, partner: Predictions) -> PseudoLabels:
         return PseudoLabels.of_pool(partner.label, (torch.arange(COUNT) % 3 > 0).float() * 0.8)
 
-    method: Any = make_plus({"rounds": 1, "contrast": Contrast(weight=0.5)}, filter=some)
+    method: Any = make_plus({"rounds": 1, "contrast": Contrast(weight=0.5)}, filter=keep_some)
     queued: dict[str, list[tuple[int, Tensor]]] = {name: [] for name in PEERS}
-    for batch in begun(method, PHASES["phase1"].epochs)[:3]:
+    for batch in begin_at(method, PHASES["phase1"].epochs)[:3]:
         for name, peer in method.peers.items():
-            part, labels = part_of(method, name, batch), method.labels[name]
-            anchors, keys = contrasted(peer, part.views)
+            part, labels = whole_batch(method, name, batch), method.labels[name]
+            anchors, keys = anchors_and_keys(peer, part.views)
             index = part.labels.index.tolist()
             losses = method.loss(name, part)
             expected = [
@@ -161,8 +161,8 @@ def test_contrast_equals_its_definition_and_queues_keys_of_the_other_views() -> 
             torch.testing.assert_close(keys.sum(0), torch.stack([key for _, key in queued[name]]).sum(0))
 
 
-def contrasted(peer: Any, views: Tensor) -> tuple[Tensor, Tensor]:
-    """Anchors of the first views by the student, and keys of the second ones by the teacher."""
+def anchors_and_keys(peer: Any, views: Tensor) -> tuple[Tensor, Tensor]:
+    """Anchors of the first views under the student, and keys of the second views under the teacher."""
     student, teacher = peer.student.model, peer.teacher()
     hidden = torch.relu(student.features(views[:, 0]) @ student.projection.hidden.t())
     return F.normalize(hidden @ student.projection.out.t(), dim=-1), teacher.project(teacher.features(views[:, 1]))
@@ -171,23 +171,23 @@ def contrasted(peer: Any, views: Tensor) -> tuple[Tensor, Tensor]:
 def naive_contrast(
     image: int, anchor: Tensor, own_key: Tensor, queued: list[tuple[int, Tensor]], labels: PseudoLabels
 ) -> Tensor:
-    """The contrastive loss of an image, key by key."""
-    good, bad = [anchor @ own_key / TEMPERATURE], []
+    """The contrastive loss of one image, key by key."""
+    positive, negative = [anchor @ own_key / TEMPERATURE], []
     for other, key in queued:
         same, clean = labels.label[other] == labels.label[image], labels.keep[other] and labels.keep[image]
         if same and clean and other != image:
-            good.append(anchor @ key / TEMPERATURE)
+            positive.append(anchor @ key / TEMPERATURE)
         if not same:
-            bad.append(anchor @ key / TEMPERATURE)
-    total = torch.stack(good + bad).exp().sum().log()
-    return torch.stack([total - score for score in good]).mean()
+            negative.append(anchor @ key / TEMPERATURE)
+    total = torch.stack(positive + negative).exp().sum().log()
+    return torch.stack([total - score for score in positive]).mean()
 
 
 # -------------------------------------------------------------------- descriptions
 
 
-@pytest.mark.usefixtures("alone")
-def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
+@pytest.mark.usefixtures("no_propagation")
+def test_descriptions_are_mixed_into_seeds_and_predictions() -> None:
     shares: list[float] = []
     method = make_plus(OFF, describe=lambda share: shares.append(share) or describe(share))
     assert torch.equal(method.zero_shot_text(), describe(SEED_DESCRIPTION_SHARE)) and set(shares) == {
@@ -208,7 +208,7 @@ def test_descriptions_have_a_share_in_seeds_and_predictions() -> None:
                 model.positive, dim=-1
             ) + PREDICTION_DESCRIPTION_SHARE * describe(1.0)
             logits = 6 * features @ F.normalize(mixed, dim=-1).t()
-            plain_logits, odds = model.classify(features)  # fitted to the vectors without a share
+            plain_logits, odds = model.classify(features)  # temperatures are fitted to vectors without descriptions
         logits = logits / naive.temperature_of(method, plain_logits, list(range(len(images))))
         odds = naive.calibrated(method, odds)
         torch.testing.assert_close(reported[name], ((logits + odds) / 2).softmax(dim=1), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""How CoFT trains: views, losses, what trains, learning rates, averages, phases; resumed runs end in the same bits."""
+"""CoFT's training: views, losses, trained weights, learning rates, EMA and phases; resumed runs give the same bits."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tests.coft.toys import (
     PHASES,
     ToyImages,
     assert_resumes,
-    begun,
+    begin_at,
     make_coft,
-    part_of,
     train,
     weights,
+    whole_batch,
 )
 
 ALL_SEEDS = {"seeds_per_class": 5}
 
 
-def test_epochs_and_phases_are_counted_through() -> None:
+def test_phases_have_their_epochs_steps_and_losses() -> None:
     method = make_coft()
     assert method.epochs == 5 and [method.phase(epoch) for epoch in range(6)] == [1, 1, 2, 2, 2, 2]
     losses = train(method)
@@ -44,35 +44,35 @@ def test_epochs_and_phases_are_counted_through() -> None:
 
 
 @pytest.mark.parametrize(("epoch", "view"), [(0, "weak"), (2, "strong"), (3, "strong")])
-def test_phase_one_learns_from_weak_views_and_phase_two_from_strong_ones(epoch: int, view: str) -> None:
+def test_phase_one_uses_weak_views_and_phase_two_strong_ones(epoch: int, view: str) -> None:
     method = make_coft()
-    for batch in begun(method, epoch):
+    for batch in begin_at(method, epoch):
         for name in PEERS:
-            for i, shown in zip(batch[name].index.tolist(), batch[name].views, strict=True):
+            for i, image in zip(batch[name].index.tolist(), batch[name].views, strict=True):
                 keys = [(1, 0, n) for n in range(8)] if epoch == 0 else [(1, epoch, n) for n in range(32)]
-                draws = (method.engine.images.noisy(i, view, *key) for key in keys)
-                assert any(torch.equal(shown, drawn) for drawn in draws), name
+                views = (method.engine.images.noisy(i, view, *key) for key in keys)
+                assert any(torch.equal(image, expected) for expected in views), name
 
 
-@pytest.mark.usefixtures("all_of_a_class")
+@pytest.mark.usefixtures("no_seed_limit")
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_losses_equal_their_definition(epoch: int) -> None:
-    """A batch of a peer, with heads, filter, frequencies and complements written out."""
+def test_losses_equal_a_naive_loop(epoch: int) -> None:
+    """With logits, frequencies and complements written out."""
     method = make_coft(ALL_SEEDS)
-    batch = begun(method, epoch)[0]
+    batch = begin_at(method, epoch)[0]
     for name in PEERS:
-        losses, model = method.loss(name, part_of(method, name, batch)), method.peers[name].learner()
+        losses, model = method.loss(name, whole_batch(method, name, batch)), method.peers[name].learner()
         features = F.normalize(model.encoder(batch[name].views), dim=-1)
         positive, negative = F.normalize(model.positive, dim=-1), F.normalize(model.negative, dim=-1)
         labels = method.labels[name]
-        place = [labels.index.tolist().index(i) for i in batch[name].index.tolist()]
-        label, weight, dual = labels.label[place], labels.weight[place], labels.dual[place]
+        position = [labels.index.tolist().index(i) for i in batch[name].index.tolist()]
+        label, weight, dual = labels.label[position], labels.weight[position], labels.dual[position]
         counts = [1 + sum(float(w) for y, w in zip(labels.label, labels.weight, strict=True) if y == c)
                   for c in range(CLASSES)]  # fmt: skip
         logits = model.scale * features @ positive.t() + torch.tensor([math.log(x / sum(counts)) for x in counts])
-        each = [w * F.cross_entropy(x[None], y[None]) for x, y, w in zip(logits, label, weight, strict=True)]
+        each_loss = [w * F.cross_entropy(x[None], y[None]) for x, y, w in zip(logits, label, weight, strict=True)]
         assert losses["loss"].coefficient == 1
-        expected = sum(each) / max(1.0, float(weight.sum()))
+        expected = sum(each_loss) / max(1.0, float(weight.sum()))
         torch.testing.assert_close(losses["loss"].mean, expected, atol=1e-5, rtol=1e-4)
         assert set(losses) == ({"loss", "dual"} if epoch == 1 else {"loss"})
         if epoch == 1:
@@ -81,25 +81,25 @@ def test_losses_equal_their_definition(epoch: int) -> None:
             torch.testing.assert_close(losses["dual"].mean, sum(complements) / 2, atol=1e-5, rtol=1e-4)
 
 
-def test_the_dual_loss_reaches_the_image_encoder() -> None:
+def test_the_dual_loss_trains_the_image_encoder() -> None:
     method = make_coft()
-    part = part_of(method, "peer_a", begun(method)[0])
+    part = whole_batch(method, "peer_a", begin_at(method)[0])
     method.loss("peer_a", part)["dual"].mean.backward()
     peer: Any = method.peers["peer_a"]
-    reached = [p.grad is not None and bool(p.grad.any()) for p in peer.encoder.parameters() if p.requires_grad]
-    assert any(reached) and bool(peer.negative_residual.grad.any())
+    has_gradient = [p.grad is not None and bool(p.grad.any()) for p in peer.encoder.parameters() if p.requires_grad]
+    assert any(has_gradient) and bool(peer.negative_residual.grad.any())
     assert bool(peer.prompts.negative.grad.any())
     assert peer.prompts.positive.grad is None or not peer.prompts.positive.grad.any()
 
 
-def test_what_trains_in_each_phase() -> None:
+def test_the_weights_that_train_in_each_phase() -> None:
     method = make_coft({"negative": "fitted"})
     start = weights(method)
     train(method, 2)
     phase1 = weights(method)
-    moved = {key for key in start if not torch.equal(start[key], phase1[key])}
+    changed = {key for key in start if not torch.equal(start[key], phase1[key])}
     trained = {"encoder.1.bias", "encoder.3.bias", "negative_residual", "prompts.positive", "prompts.negative"}
-    assert moved == {f"{name}.{key}" for name in PEERS for key in trained} == set(start)
+    assert changed == {f"{name}.{key}" for name in PEERS for key in trained} == set(start)
     visual = method.engine.clip.visual
     assert all(torch.equal(peer.encoder[1].weight, visual[1].weight) for peer in method.peers.values())
     train(method, start=2)
@@ -111,9 +111,9 @@ def test_what_trains_in_each_phase() -> None:
         assert not torch.equal(peer.student.model.positive, peer.text_features()[0]), name
 
 
-def test_every_step_moves_the_average_and_the_learning_rates() -> None:
+def test_every_step_updates_the_ema_and_the_learning_rates() -> None:
     method = make_coft({"phase2": replace(PHASES["phase2"], ema=0.1, lr=1e-2)})
-    batches, name = begun(method, 2), "peer_a"
+    batches, name = begin_at(method, 2), "peer_a"
     student: Any = method.peers[name].student
     vectors = dict(student.model.named_parameters())
     average = {key: value.detach().clone() for key, value in vectors.items()}
@@ -122,24 +122,24 @@ def test_every_step_moves_the_average_and_the_learning_rates() -> None:
         for group, factor in zip(method.engine.optimizers[name].param_groups, (1, 10), strict=True):
             assert group["lr"] == pytest.approx(factor * 0.005 * (1 + math.cos(math.pi * n / steps)))
         method.engine.step(batch)
-        decay = min(0.1, (1 + n) / (10 + n)) if n else 0.0  # the first update takes the values as they are
-        average = {key: decay * old + (1 - decay) * vectors[key].detach() for key, old in average.items()}
+        decay = min(0.1, (1 + n) / (10 + n)) if n else 0.0  # the first update copies the weights
+        average = {key: decay * value + (1 - decay) * vectors[key].detach() for key, value in average.items()}
     assert n > 0
     for key, value in dict(student.teacher.named_parameters()).items():
         torch.testing.assert_close(value, average[key])
 
 
-def test_the_optimizer_of_phase_one_is_the_one_that_is_given_on_a_cosine() -> None:
-    given: list[list[Any]] = []
+def test_the_optimizer_of_phase_one_can_be_replaced_and_follows_a_cosine() -> None:
+    parameters_of_peers: list[list[Any]] = []
 
     def make(parameters: Any) -> Any:
-        given.append(list(parameters))
-        return torch.optim.Adam(given[-1], lr=0.02)
+        parameters_of_peers.append(list(parameters))
+        return torch.optim.Adam(parameters_of_peers[-1], lr=0.02)
 
     method = make_coft(make_light=make)
-    for peer, parameters in zip(method.peers.values(), given, strict=True):
+    for peer, parameters in zip(method.peers.values(), parameters_of_peers, strict=True):
         assert [id(p) for p in parameters] == [id(p) for p in peer.parameters() if p.requires_grad]
-    steps = begun(method)
+    steps = begin_at(method)
     for n, batch in enumerate(steps):
         rate = method.engine.optimizers["peer_b"].param_groups[0]["lr"]
         assert rate == pytest.approx(0.01 * (1 + math.cos(math.pi * n / (2 * len(steps)))))
@@ -147,29 +147,26 @@ def test_the_optimizer_of_phase_one_is_the_one_that_is_given_on_a_cosine() -> No
     assert type(make_coft().engine.optimizers["peer_a"].optimizer) is torch.optim.SGD
 
 
-def test_training_learns() -> None:
-    """Given labels, the peers come to predict them: the loop optimises what it says it does."""
+def test_training_learns_given_labels() -> None:
+    """The peers learn to predict labels that zero-shot CLIP never predicts."""
     images = ToyImages()
-    labels = (images.truth + 1) % 3  # nothing that CLIP would say
+    labels = (images.truth + 1) % 3
 
-    def given(peer: Predictions, partner: Predictions) -> PseudoLabels:
+    def fixed_labels(peer: Predictions, partner: Predictions) -> PseudoLabels:
         return PseudoLabels.of_pool(labels)
 
     def accuracy() -> Tensor:
         return (method.engine.predict(images.pixels).argmax(dim=1) == labels).float().mean()
 
     phase2 = Phase2(15, lr=5e-3, ema=0.9, wise=1.0)
-    method = make_coft({"phase2": phase2, "classify": "positive"}, images=images, filter=given)
+    method = make_coft({"phase2": phase2, "classify": "positive"}, images=images, filter=fixed_labels)
     train(method, 2)
     assert accuracy() < 0.2
     train(method, start=2)
     assert accuracy() > 0.9
 
 
-# -------------------------------------------------------------------- bits
-
-
-@pytest.mark.usefixtures("all_of_a_class")
+@pytest.mark.usefixtures("no_seed_limit")
 @pytest.mark.parametrize("filter", ["min-p-clean", "own"])
 def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits(filter: str) -> None:
     assert_resumes(lambda: make_coft({"filter": filter} | ALL_SEEDS))

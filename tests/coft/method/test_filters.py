@@ -1,4 +1,4 @@
-"""The rules of the filter against naive loops."""
+"""Filter rules against naive loops."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def make_predictions(seed: int) -> Predictions:
 
 
 def expected(rule: str, peer: Predictions, partner: Predictions, i: int) -> tuple[int, float]:
-    (first, clean), (_, other) = ((p.probability.all(), p.clean.all()) for p in (peer, partner))
+    (probability, clean), (_, other) = ((p.probability.all(), p.clean.all()) for p in (peer, partner))
     own_label, y = int(peer.label[i]), int(partner.label[i])
-    least = min(float(clean[i, y]), float(other[i, y]))
+    minimum = min(float(clean[i, y]), float(other[i, y]))
     return {
-        "min-p-clean": (y, least),
-        "min-p-clean-hard": (y, float(least > 0.5)),
+        "min-p-clean": (y, minimum),
+        "min-p-clean-hard": (y, float(minimum > 0.5)),
         "partner": (y, float(other[i, y])),
-        "min-softmax": (y, min(float(first[i, y]), float(partner.probability.all()[i, y]))),
+        "min-softmax": (y, min(float(probability[i, y]), float(partner.probability.all()[i, y]))),
         "own": (own_label, float(clean[i, own_label])),
         "none": (y, 1.0),
     }[rule]
@@ -37,7 +37,7 @@ def expected(rule: str, peer: Predictions, partner: Predictions, i: int) -> tupl
 def test_every_rule_equals_a_naive_loop(rule: str) -> None:
     peer, partner = make_predictions(0), make_predictions(1)
     labels = FILTERS[rule](peer, partner)
-    wanted = [expected(rule, peer, partner, i) for i in range(N)]
-    assert [(int(y), float(w)) for y, w in zip(labels.label, labels.weight, strict=True)] == wanted
-    assert labels.keep.tolist() == [w > 0.5 for _, w in wanted]
+    labels_and_weights = [expected(rule, peer, partner, i) for i in range(N)]
+    assert [(int(y), float(w)) for y, w in zip(labels.label, labels.weight, strict=True)] == labels_and_weights
+    assert labels.keep.tolist() == [w > 0.5 for _, w in labels_and_weights]
     assert labels.index.tolist() == list(range(N)) and labels.weight.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""The dual loss and the fit of negative vectors, against naive loops."""
+"""The dual loss and the fit of negative vectors against naive loops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_dual_loss_equals_a_naive_loop() -> None:
     assert dual_loss(d, y, z).tolist() == pytest.approx(expected, abs=1e-12)
 
 
-def test_dual_loss_survives_extreme_log_odds() -> None:
+def test_dual_loss_is_finite_for_extreme_log_odds() -> None:
     d = torch.tensor([[-500.0, 500.0]], requires_grad=True)
     loss = dual_loss(d, torch.tensor([0]), torch.tensor([1]))
     loss.backward()
@@ -46,14 +46,14 @@ def test_complement_is_uniform_over_the_other_classes() -> None:
 def test_expected_dual_loss_is_the_mean_over_all_complements_with_gradients() -> None:
     d = (torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3).requires_grad_(True)
     y = torch.tensor([0, 1, 2, 3, 0, 1])
-    plain = sum(dual_loss(d, y, (y + shift) % 4) for shift in (1, 2, 3)) / 3
-    ours = expected_dual_loss(d, y)
-    torch.testing.assert_close(ours, plain)
+    expected = sum(dual_loss(d, y, (y + shift) % 4) for shift in (1, 2, 3)) / 3
+    loss = expected_dual_loss(d, y)
+    torch.testing.assert_close(loss, expected)
     weight = torch.tensor([1.0, 0.5, 0.0, 0.25, 1.0, 0.1], dtype=torch.float64)
-    torch.testing.assert_close(*(torch.autograd.grad(loss, d, weight)[0] for loss in (ours, plain)))
+    torch.testing.assert_close(*(torch.autograd.grad(loss, d, weight)[0] for loss in (loss, expected)))
 
 
-# -------------------------------------------------------------------- fitted to what is known
+# -------------------------------------------------------------------- fit
 
 
 def problem(count: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -77,7 +77,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def naive_loss(features: Tensor, labels: Tensor, weight: Tensor, positive: Tensor, vectors: Tensor) -> Tensor:
-    """The dual loss of each image over every other class, written out."""
+    """The expected dual loss, written out."""
     total = torch.zeros((), dtype=torch.float64)
     for f, y, w in zip(features, labels.tolist(), weight.tolist(), strict=True):
         d = [SCALE * (dot(f, p) - dot(f, n) / dot(n, n).sqrt()) for p, n in zip(positive, vectors, strict=True)]
@@ -88,7 +88,7 @@ def naive_loss(features: Tensor, labels: Tensor, weight: Tensor, positive: Tenso
     return total / weight.sum()
 
 
-def test_fit_is_adam_on_the_dual_loss_of_a_naive_loop() -> None:
+def test_the_fit_is_adam_on_the_naive_loss() -> None:
     features, labels, positive, start = problem()
     vectors = F.normalize(start.double(), dim=1).requires_grad_(True)
     adam = torch.optim.Adam([vectors], lr=negative_prompt.FIT_RATE)
@@ -101,7 +101,7 @@ def test_fit_is_adam_on_the_dual_loss_of_a_naive_loop() -> None:
 
 
 @pytest.mark.parametrize("batch", [4, 1000])
-def test_many_images_are_drawn_by_the_generator_alone(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_a_fit_depend_on_the_generator_only(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negative_prompt, "FIT_BATCH", batch)
     first, second = (fit(*problem(40)) for _ in range(2))
     assert torch.equal(first, second)
@@ -109,7 +109,7 @@ def test_many_images_are_drawn_by_the_generator_alone(batch: int, monkeypatch: p
     assert torch.equal(first, other) == (batch == 1000)
 
 
-def test_as_many_images_are_drawn_as_all_batches_could_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_draws_at_most_fit_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negative_prompt, "FIT_IMAGES", 5)
     assert draw(5, source()).tolist() == [0, 1, 2, 3, 4]
     drawn = draw(9, source()).tolist()

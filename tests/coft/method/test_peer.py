@@ -1,4 +1,4 @@
-"""A peer: what trains in each phase, where phases begin, and what its state has."""
+"""A peer: the start of Phase II, and its state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_peer(clip_model: CLIP, seed: int = 0, **options: Any) -> Peer:
     return Peer(prompts, encoder, float(clip_model.logit_scale.exp()), **options)
 
 
-def shake(module: nn.Module, seed: int = 5) -> None:
+def perturb(module: nn.Module, seed: int = 5) -> None:
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -37,21 +37,21 @@ def shake(module: nn.Module, seed: int = 5) -> None:
 
 def trained_peer(clip_model: CLIP, phase: int) -> Peer:
     peer = make_peer(clip_model)
-    shake(peer)
+    perturb(peer)
     if phase == 2:
         peer.enter_phase2()
-        shake(peer.student)
+        perturb(peer.student)
         peer.update_ema()
     return peer
 
 
-def same(a: Peer, b: Peer) -> bool:
+def same_state(a: Peer, b: Peer) -> bool:
     first, second = a.state_dict(), b.state_dict()
     tensors = [key for key, value in first.items() if isinstance(value, torch.Tensor)]
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in tensors)
 
 
-def test_phase_2_begins_where_phase_1_ended(clip_model: CLIP) -> None:
+def test_phase_2_starts_from_the_end_of_phase_1(clip_model: CLIP) -> None:
     peer = trained_peer(clip_model, phase=1)
     with torch.no_grad():
         before = peer.prompted()(images())
@@ -61,7 +61,7 @@ def test_phase_2_begins_where_phase_1_ended(clip_model: CLIP) -> None:
                 torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
 
 
-def test_state_of_phase_1_has_no_frozen_weight(clip_model: CLIP) -> None:
+def test_the_state_of_phase_1_has_no_frozen_weights(clip_model: CLIP) -> None:
     peer = trained_peer(clip_model, phase=1)
     state = peer.state_dict()
     trained = {name for name, p in peer.named_parameters() if p.requires_grad}
@@ -69,21 +69,19 @@ def test_state_of_phase_1_has_no_frozen_weight(clip_model: CLIP) -> None:
 
 
 @pytest.mark.parametrize("phase", [1, 2])
-@pytest.mark.parametrize("present", [1, 2])
-def test_state_round_trips_into_a_peer_of_either_phase(
-    clip_model: CLIP, phase: int, present: int, tmp_path: Any
-) -> None:
+@pytest.mark.parametrize("current", [1, 2])
+def test_a_state_loads_into_a_peer_of_either_phase(clip_model: CLIP, phase: int, current: int, tmp_path: Any) -> None:
     peer, other = trained_peer(clip_model, phase), make_peer(clip_model, 1)
-    other.set_phase(present)
+    other.set_phase(current)
     torch.save(peer.state_dict(), tmp_path / "peer.pt")
     other.set_phase(phase)
     other.load_state_dict(torch.load(tmp_path / "peer.pt", weights_only=True))
-    assert other.phase == phase and same(peer, other)
+    assert other.phase == phase and same_state(peer, other)
     for a, b in zip(peer.inference_model(0.5)(images()), other.inference_model(0.5)(images()), strict=True):
         assert torch.equal(a, b)
 
 
-def test_frozen_clip_survives_loading(clip_model: CLIP) -> None:
+def test_loading_does_not_change_the_frozen_clip(clip_model: CLIP) -> None:
     before = {k: v.clone() for k, v in clip_model.state_dict().items()}
     other = make_peer(clip_model, 1)
     other.set_phase(2)
@@ -92,7 +90,7 @@ def test_frozen_clip_survives_loading(clip_model: CLIP) -> None:
 
 
 @pytest.mark.parametrize("missing", ["prompts.positive.ctx", "student.model.positive"])
-def test_a_state_with_a_hole_is_refused(clip_model: CLIP, missing: str) -> None:
+def test_an_incomplete_state_is_refused(clip_model: CLIP, missing: str) -> None:
     state = trained_peer(clip_model, 2).state_dict()
     del state[missing]
     other = make_peer(clip_model)
@@ -102,12 +100,12 @@ def test_a_state_with_a_hole_is_refused(clip_model: CLIP, missing: str) -> None:
 
 
 @pytest.mark.parametrize("from_mean", [True, False])
-def test_negative_features_start_where_they_should(clip_model: CLIP, from_mean: bool) -> None:
+def test_negative_features_start_from_their_mean_or_the_prompt(clip_model: CLIP, from_mean: bool) -> None:
     peer = make_peer(clip_model, negative_from_mean=from_mean)
     _, plain = peer.prompts()
     negative = peer.text_features()[1]
     expected = nn.functional.normalize(plain.mean(0), dim=0).expand(3, -1) if from_mean else plain
     torch.testing.assert_close(negative, expected)
-    shake(peer.prompts)  # what is learned moves them as it moves the prompt's features
-    moved = peer.prompts()[1] - plain
-    torch.testing.assert_close(peer.text_features()[1], nn.functional.normalize(expected + moved, dim=-1))
+    perturb(peer.prompts)  # learned changes of the prompt are added
+    change = peer.prompts()[1] - plain
+    torch.testing.assert_close(peer.text_features()[1], nn.functional.normalize(expected + change, dim=-1))

@@ -1,4 +1,4 @@
-"""Two peers: what they share, how they start, and what entering a phase does."""
+"""Two peers: shared weights, initial weights, and the start of phases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coft.method.coft import PARTNERS
 from tests.coft.toys import PEERS, make_coft
 
 
-def test_peers_share_the_frozen_encoder_and_nothing_that_trains() -> None:
+def test_peers_share_the_frozen_weights_only() -> None:
     method = make_coft()
     frozen = {p.data_ptr() for p in method.engine.clip.visual.parameters()}
     pointers = [{p.data_ptr() for p in peer.parameters()} for peer in method.peers.values()]
@@ -21,18 +21,18 @@ def test_peers_share_the_frozen_encoder_and_nothing_that_trains() -> None:
     assert PARTNERS == {"peer_a": "peer_b", "peer_b": "peer_a"} and tuple(method.peers) == PEERS
 
 
-def test_starts_are_functions_of_seed_and_peer() -> None:
-    starts = []
+def test_initial_prompts_depend_on_seed_and_peer() -> None:
+    differences = []
     for seed in (1, 2):
-        peers, again = (make_coft(seed=seed).peers for _ in range(2))
+        peers, same_seed = (make_coft(seed=seed).peers for _ in range(2))
         for name in PEERS:
             prompts: Any = peers[name].prompts
-            assert torch.equal(prompts.negative, again[name].prompts.negative)  # type: ignore[arg-type]
-            starts.append(prompts.negative - prompts.positive)
-    assert not any(torch.equal(a, b) for n, a in enumerate(starts) for b in starts[:n])
+            assert torch.equal(prompts.negative, same_seed[name].prompts.negative)  # type: ignore[arg-type]
+            differences.append(prompts.negative - prompts.positive)
+    assert not any(torch.equal(a, b) for n, a in enumerate(differences) for b in differences[:n])
 
 
-def test_entering_a_phase_happens_once() -> None:
+def test_a_phase_is_entered_once() -> None:
     method = make_coft()
     engine = method.engine
     engine.begin(), engine.begin_epoch(0)
@@ -48,7 +48,7 @@ def test_entering_a_phase_happens_once() -> None:
     assert all(isinstance(optimizer, torch.optim.AdamW) for optimizer in optimizers)
 
 
-def test_random_numbers_are_by_name() -> None:
+def test_random_numbers_depend_on_their_name() -> None:
     names = [(1, "a"), (1, "b"), (2, "a"), (1, "a", 0), ("1", "a")]
     numbers = [derive(*name) for name in names]
     assert len(set(numbers)) == len(names) and all(0 <= number < 2**63 for number in numbers)

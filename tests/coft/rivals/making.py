@@ -1,4 +1,4 @@
-"""Rivals on toys."""
+"""Rivals on toy images."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from coft.rivals.lafter import LaFTer, LaFTerSettings
 from coft.rivals.must import MUST, MUSTSettings
 from coft.rivals.prompt_tuning import UPL, CoOp, CoOpSettings, UPLSettings
 from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
-from tests.coft.toys import CLASSES, Seen, ToyBackbone, ToyImages, on_toys
+from tests.coft.toys import CLASSES, Recorder, ToyBackbone, ToyImages, make_method
 from tests.conftest import make_clip
 
 # -------------------------------------------------------------------- full fine-tuning
 
 
-def texts() -> list[Tensor]:
-    """Two texts of each class, the templates of the toy."""
+def class_texts() -> list[Tensor]:
+    """Two text features per class, one per template of the toy backbone."""
     words = torch.stack(ToyBackbone(ToyImages()).words)
     return list(F.normalize(words, dim=-1).unbind(dim=1))
 
 
 def make_tuning(kind: str, images: ToyImages | None = None, truth: Tensor | None = None, **options: Any) -> Any:
-    """Full fine-tuning on toys, two epochs.
+    """Full fine-tuning on toy images, two epochs.
 
     Args:
         kind: "SelfTraining", "MUST", "DPA", "Supervised" or "LaFTer".
-        images: In the place of fresh toys.
-        truth: What `Supervised` is given; by default labels that tell what the images look like by another name.
-        **options: `runtime`; others are settings.
+        images: Images.
+        truth: Labels for `Supervised`; by default the classes, shifted by one.
+        **options: `runtime`, and settings.
     """
     images, runtime = images or ToyImages(), options.pop("runtime", None)
     truth = (images.truth + 1) % CLASSES if truth is None else truth
@@ -51,10 +51,10 @@ def make_tuning(kind: str, images: ToyImages | None = None, truth: Tensor | None
         "MUST": (MUST, MUSTSettings),
         "DPA": (DPA, DPASettings),
         "Supervised": (partial(Supervised, truth), SupervisedSettings),
-        "LaFTer": (partial(LaFTer, texts), partial(LaFTerSettings, text_steps=20)),
+        "LaFTer": (partial(LaFTer, class_texts), partial(LaFTerSettings, text_steps=20)),
     }
     make, settings = kinds[kind]
-    return on_toys(make, settings(**(short | options)), Seen(), images=images, runtime=runtime)
+    return make_method(make, settings(**(short | options)), Recorder(), images=images, runtime=runtime)
 
 
 # -------------------------------------------------------------------- learned prompts
@@ -64,7 +64,7 @@ COUNT = 18
 
 
 class ClipBackbone(ClassBackbone):
-    """CLIP for toy images, which have no files that a cache could know them by."""
+    """CLIP without a feature cache, for toy images."""
 
     def cached_features(self, images: Any, num_views: int, key: Any, compute: Any) -> Tensor:
         return compute()
@@ -76,39 +76,39 @@ def make_clip_backbone(vit: bool = True, templates: Sequence[str] = ("a photo of
 
 
 def make_images(world: World = SINGLE_PROCESS) -> Any:
-    """Images that such a CLIP takes."""
+    """Toy images of 32x32 pixels."""
     return ToyImages(COUNT, size=32, world=world)
 
 
 def sgd(learner: nn.Module) -> tuple[Any, Any]:
-    """Optimizer, and a schedule by epochs."""
+    """Optimizer, and a schedule by epoch."""
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.01)
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=2)
 
 
 def make_prompts(kind: Any, settings: Any, epochs: int, clip: ClipBackbone, runtime: Runtime | None = None) -> Any:
-    """A method that learns prompts, with an engine that runs it."""
+    """A method that learns prompts, with an engine."""
     runtime = runtime or Runtime(1)
     engine = Engine(make_images(runtime.world), clip, runtime, make_by_epoch=sgd)
-    method = kind(engine, settings, epochs, Seen())
+    method = kind(engine, settings, epochs, Recorder())
     engine.attach(method)
     return method
 
 
 def make_upl(clip: ClipBackbone, runtime: Runtime | None = None, **settings: Any) -> Any:
-    """UPL: two prompts, two epochs."""
+    """UPL with two prompts and two epochs."""
     short: dict[str, Any] = {"n_ctx": 4, "seeds_per_class": 3, "ensemble": 2}
     return make_prompts(UPL, UPLSettings(**(short | settings)), 2, clip, runtime)
 
 
 def make_grip(clip: ClipBackbone, runtime: Runtime | None = None, epochs: int = 2, **settings: Any) -> Any:
-    """GRIP: two prompts, three rounds."""
+    """GRIP with two prompts and three rounds."""
     short: dict[str, Any] = {"n_ctx": 4, "rounds": 3}
     return make_prompts(GRIP, GRIPSettings(**(short | settings)), epochs, clip, runtime)
 
 
 def make_cpl(clip: ClipBackbone, runtime: Runtime | None = None, epochs: int = 2, **settings: Any) -> Any:
-    """CPL: two prompts, three rounds."""
+    """CPL with two prompts and three rounds."""
     short: dict[str, Any] = {"n_ctx": 4, "rounds": 3, "across": 0.5}
     return make_prompts(CPL, CPLSettings(**(short | settings)), epochs, clip, runtime)
 
@@ -116,7 +116,7 @@ def make_cpl(clip: ClipBackbone, runtime: Runtime | None = None, epochs: int = 2
 def make_coop(
     clip: ClipBackbone, images: int = COUNT, epochs: int = 2, runtime: Runtime | None = None, **settings: Any
 ) -> Any:
-    """CoOp on the labels of the first few images, in batches of six."""
+    """CoOp on the labels of the first `images` images, in batches of six."""
     toys, world = make_images(), runtime.world if runtime else SINGLE_PROCESS
     batches = [{"img": toys.pixels[i : i + 6], "label": toys.truth[i : i + 6]} for i in range(0, images, 6)]
     return make_prompts(partial(CoOp, batches, world.part), CoOpSettings(**settings), epochs, clip, runtime)

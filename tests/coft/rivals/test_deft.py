@@ -1,4 +1,4 @@
-"""DeFT on toys: every image has its zero-shot label, and each model filters by itself."""
+"""DeFT on toy images: zero-shot labels for all images, filtered by each model itself."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from tests.coft.toys import (
     CLASSES,
     COUNT,
     PEERS,
-    OtherB,
-    Seen,
+    OtherSecondPeer,
+    Recorder,
     ToyBackbone,
     ToyImages,
     assert_resumes,
-    begun,
-    on_toys,
-    part_of,
+    begin_at,
+    make_method,
     train,
     weights,
+    whole_batch,
 )
 
 
 @pytest.fixture(autouse=True)
-def _warm_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_warmup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deft, "WARMUP_STEPS", 1)
     monkeypatch.setattr(deft, "MIN_AUC", 0.0)
 
@@ -45,12 +45,12 @@ def make_deft(kind: type[ToyBackbone] = ToyBackbone, runtime: Runtime | None = N
     images = ToyImages()
     short: dict[str, Any] = {"phase1": Phase1(2, 8), "phase2": Phase2(2, lr=1e-3), "n_ctx": 4}
     parts: dict[str, Any] = {"images": images, "backbone": kind(images), "runtime": runtime}
-    return on_toys(DeFT, DeFTSettings(**(short | settings)), Seen(), **parts)
+    return make_method(DeFT, DeFTSettings(**(short | settings)), Recorder(), **parts)
 
 
 @torch.no_grad()
-def by_itself(method: Any, name: str) -> tuple[Tensor, Tensor]:
-    """A model's logits and clean log-odds of all images, in Phase I."""
+def scores_of(method: Any, name: str) -> tuple[Tensor, Tensor]:
+    """Logits and clean log-odds of all images by one model in Phase I."""
     return method.peers[name].prompted()(method.engine.images.pixels)
 
 
@@ -72,11 +72,11 @@ def test_all_images_have_zero_shot_labels_in_both_models() -> None:
             labels.label, zero_shot_logits(method).argmax(dim=1)
         )
         assert bool((labels.weight == 1).all())
-    assert method.min_kept == 3  # a quarter of the ten images of a class, rounded up
+    assert method.min_kept == 3  # a quarter of ten images per class, rounded up
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_model_s_labels_are_filtered_by_itself(warm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_model_filters_its_own_labels(warm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not warm:
         monkeypatch.setattr(deft, "MIN_AUC", 1.0)
     method = make_deft()
@@ -87,7 +87,7 @@ def test_a_model_s_labels_are_filtered_by_itself(warm: bool, monkeypatch: pytest
     method.engine.begin_epoch(1)
     label = zero_shot_logits(method).argmax(dim=1).tolist()
     for name in PEERS:
-        logits, odds = by_itself(method, name)
+        logits, odds = scores_of(method, name)
         kept = naive_clean(odds, label, 3) if warm else [True] * COUNT
         assert method.labels[name].label.tolist() == label
         assert method.labels[name].weight.tolist() == [float(k) for k in kept]
@@ -97,17 +97,16 @@ def test_a_model_s_labels_are_filtered_by_itself(warm: bool, monkeypatch: pytest
         assert warm != all(kept)
 
 
-def test_phase_two_learns_the_labels_that_a_model_s_own_phase_one_calls_clean_once() -> None:
+def test_phase_two_keeps_the_labels_that_phase_one_finds_clean() -> None:
     method = make_deft()
     train(method)
-    (seen,) = method.observer.labels
-    predictions, labels, sources = seen
+    ((predictions, labels, sources),) = method.observer.labels
     assert sources == {name: name for name in PEERS}
     label = zero_shot_logits(method).argmax(dim=1)
     for name in PEERS:
-        kept = naive_clean(by_itself(method, name)[1], label.tolist(), 3)
-        for given in (labels[name], method.labels[name]):
-            assert torch.equal(given.label, label) and given.keep.tolist() == kept
+        kept = naive_clean(scores_of(method, name)[1], label.tolist(), 3)
+        for kept_labels in (labels[name], method.labels[name]):
+            assert torch.equal(kept_labels.label, label) and kept_labels.keep.tolist() == kept
         assert torch.equal(predictions[name].label, label)
         (stream,) = method.streams()[name]
         assert stream.index.tolist() == [i for i, k in enumerate(kept) if k]
@@ -129,10 +128,10 @@ def test_phase_two_starts_from_pre_trained_weights_and_tuned_prompts() -> None:
 # -------------------------------------------------------------------- the loss
 
 
-def test_the_dual_loss_has_a_complement_that_is_drawn_and_stops_at_the_features() -> None:
+def test_the_dual_loss_draws_a_complement_and_does_not_train_the_encoder() -> None:
     method = make_deft(lambda_dual=0.5)
-    batch = begun(method)[0]
-    part = replace(part_of(method, "peer_b", batch), number=3)
+    batch = begin_at(method)[0]
+    part = replace(whole_batch(method, "peer_b", batch), number=3)
     terms, model = method.loss("peer_b", part), method.peers["peer_b"].learner()
     label = method.labels["peer_b"].of(batch["peer_b"].index).dual
     source = generator(1, "complement", "peer_b", 0, 3)
@@ -148,14 +147,14 @@ def test_the_dual_loss_has_a_complement_that_is_drawn_and_stops_at_the_features(
     assert bool(peer.prompts.negative.grad.any()) and not residual.requires_grad and not residual.any()
 
 
-def test_without_a_weight_and_in_phase_two_there_is_no_dual_loss() -> None:
+def test_without_lambda_dual_and_in_phase_two_there_is_no_dual_loss() -> None:
     without, plain = make_deft(lambda_dual=0.0), make_deft()
-    assert set(without.loss("peer_a", part_of(without, "peer_a", begun(without)[0]))) == {"loss"}
+    assert set(without.loss("peer_a", whole_batch(without, "peer_a", begin_at(without)[0]))) == {"loss"}
     names = [set(steps[0]) for steps in train(plain)]
     assert names == 2 * [{"loss_a", "dual_a", "loss_b", "dual_b"}] + 2 * [{"loss_a", "loss_b"}]
 
 
-def test_each_step_of_an_epoch_draws_another_complement() -> None:
+def test_each_step_of_an_epoch_has_its_own_number() -> None:
     method, numbers = make_deft(), {name: list[int]() for name in PEERS}
     plain = method.loss
     method.loss = lambda name, batch: numbers[name].append(batch.number) or plain(name, batch)
@@ -165,18 +164,16 @@ def test_each_step_of_an_epoch_draws_another_complement() -> None:
 
 def test_micro_batches_draw_the_complements_of_the_whole_batch() -> None:
     whole, parts = (train(make_deft(runtime=Runtime(1, micro_batch=size))) for size in (0, 3))
-    for one, other in zip(whole, parts, strict=True):
-        assert [pytest.approx(step, rel=1e-3, abs=1e-5) for step in one] == other
+    for expected, actual in zip(whole, parts, strict=True):
+        assert [pytest.approx(step, rel=1e-3, abs=1e-5) for step in expected] == actual
 
 
 # -------------------------------------------------------------------- both models
 
 
-def test_models_do_not_learn_from_each_other() -> None:
-    """Another start of the second model changes no bit of the first."""
-
+def test_other_initial_prompts_of_one_model_do_not_change_the_other() -> None:
     ends = []
-    for kind in (ToyBackbone, OtherB):
+    for kind in (ToyBackbone, OtherSecondPeer):
         method = make_deft(kind)
         train(method)
         ends.append(weights(method))
@@ -191,7 +188,7 @@ def test_steps_phases_and_predictions() -> None:
     method = make_deft(phase1=Phase1(3, 40))
     assert (method.epochs, method.steps(1), method.steps(2)) == (5, math.ceil(40 / 3), 8)
     settings = DeFTSettings(phase1=Phase1(epochs=2, min_steps=0), phase2=Phase2(epochs=1))
-    passing = on_toys(DeFT, settings, images=ToyImages(COUNT + 1, batch_size=1))  # no multiple of the classes
+    passing = make_method(DeFT, settings, images=ToyImages(COUNT + 1, batch_size=1))  # not a multiple of the classes
     assert passing.steps(1) == passing.steps(2) == COUNT + 1  # a pass over the images
     assert [method.phase(epoch) for epoch in range(5)] == [1, 1, 1, 2, 2]
     train(method)
@@ -205,7 +202,7 @@ def test_steps_phases_and_predictions() -> None:
     assert list(reported) == list(PEERS)
 
 
-def test_separation_equals_counted_pairs() -> None:
+def test_separation_equals_a_naive_loop_over_pairs() -> None:
     d = torch.tensor([[3.0, 1.0, 0.2], [0.5, 0.2, 3.0]])
     y = torch.tensor([0, 1])
     at_label = [3.0, 0.2]
@@ -230,10 +227,10 @@ def test_keep_best_equals_a_naive_loop(at_least: int, soft: bool) -> None:
     index = torch.randperm(40, generator=source)
     before = weight.clone()
     result = keep_best(PseudoLabels(index, label, weight, label), score, at_least, 5)
-    wanted = weight.tolist()
+    expected = weight.tolist()
     for c in range(5):
         members = sorted((i for i in range(40) if label[i] == c), key=lambda i: (-score[i].item(), i))
         for i in members[:at_least]:
-            wanted[i] = 1
-    assert result.weight.tolist() == wanted and torch.equal(weight, before)
+            expected[i] = 1
+    assert result.weight.tolist() == expected and torch.equal(weight, before)
     assert result.label is label and result.index is index

@@ -1,4 +1,4 @@
-"""DPA on toys: prototypes of both kinds, and the loss by a naive loop."""
+"""DPA on toy images: prototypes, and the loss against a naive loop."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.coft.naive import softmax
 from tests.coft.rivals.making import make_tuning
-from tests.coft.toys import CLASSES, ToyImages, assert_resumes, part_of, train
-
-
-def softmax(row: list[float]) -> list[float]:
-    total = sum(math.exp(x - max(row)) for x in row)
-    return [math.exp(x - max(row)) / total for x in row]
+from tests.coft.toys import CLASSES, ToyImages, assert_resumes, train, whole_batch
 
 
 @pytest.mark.parametrize("image_share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("fairness", "align"), [(0.0, 0.0), (2.0, 0.5)])
-def test_the_loss_is_that_of_a_naive_loop(image_share: float, fairness: float, align: float) -> None:
+def test_the_loss_equals_a_naive_loop(image_share: float, fairness: float, align: float) -> None:
     method: Any = make_tuning("DPA", ToyImages(10), image_share=image_share, fairness=fairness, align=align)
     batch = next(iter(method.engine.begin_epoch(0)))
     student, scale = method.students["model_1"], method.engine.clip.scale
     student.recent.copy_(torch.rand(student.recent.shape))
-    before, part = student.recent.tolist(), part_of(method, "model_1", batch)
+    before, part = student.recent.tolist(), whole_batch(method, "model_1", batch)
     mean = [sum(row[c] for row in before) / len(before) for c in range(CLASSES)]
     prototypes = student.prototypes.double()
     with torch.no_grad():
@@ -42,11 +38,11 @@ def test_the_loss_is_that_of_a_naive_loop(image_share: float, fairness: float, a
         loss -= p[y] / max(p) * r[y] / max(r) * math.log(q[y])
     unfair = -sum(math.log(sum(q[c] for q in strong) / len(strong)) for c in range(CLASSES)) / CLASSES
     rows = (scale * prototypes @ texts.t()).tolist()
-    apart = -sum(math.log(softmax(row)[c]) for c, row in enumerate(rows)) / CLASSES
+    alignment = -sum(math.log(softmax(row)[c]) for c, row in enumerate(rows)) / CLASSES
     reported = method.engine.step(batch)
     assert reported["loss_1"] == pytest.approx(loss / len(weak), abs=1e-4)
     assert reported.get("unfair_1", 0.0) == pytest.approx(unfair if fairness else 0.0, abs=1e-4)
-    assert reported.get("apart_1", 0.0) == pytest.approx(apart if align else 0.0, abs=1e-4)
+    assert reported.get("apart_1", 0.0) == pytest.approx(alignment if align else 0.0, abs=1e-4)
     newest = [sum(p[c] for p in by_text) / len(by_text) for c in range(CLASSES)]
     torch.testing.assert_close(student.recent, torch.tensor([*before[1:], newest]), rtol=1e-4, atol=1e-5)
 
@@ -60,7 +56,7 @@ def test_the_balance_starts_with_the_mean_prediction_of_all_images() -> None:
     torch.testing.assert_close(student.recent, mean.expand_as(student.recent), rtol=1e-4, atol=1e-5)
 
 
-def test_image_prototypes_are_means_of_the_images_of_a_class_or_its_text() -> None:
+def test_image_prototypes_are_class_means_or_the_text_of_an_empty_class() -> None:
     method: Any = make_tuning("DPA")
     train(method, 1)
     before = {name: student.prototypes.clone() for name, student in method.students.items()}
@@ -78,5 +74,5 @@ def test_image_prototypes_are_means_of_the_images_of_a_class_or_its_text() -> No
             torch.testing.assert_close(student.prototypes[c], F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_run_goes_on() -> None:
+def test_a_resumed_run_ends_in_the_same_bits() -> None:
     assert_resumes(lambda: make_tuning("DPA"))

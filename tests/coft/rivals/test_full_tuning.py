@@ -1,4 +1,4 @@
-"""Self-training, full supervision and LaFTer on toys: full fine-tuning with labels of different sources."""
+"""Self-training, full supervision and LaFTer on toy images."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.coft.toys import (
     ToyImages,
     assert_resumes,
     make_coft,
-    part_of,
     train,
     weights,
+    whole_batch,
 )
 
 KINDS = pytest.mark.parametrize("kind", ["SelfTraining", "Supervised", "LaFTer"])
@@ -47,7 +47,7 @@ def test_every_model_starts_as_the_zero_shot_classifier(kind: str) -> None:
 
 
 @FULL
-def test_models_differ_and_all_their_encoders_weights_train(kind: str) -> None:
+def test_all_weights_train_and_models_differ(kind: str) -> None:
     start, method = weights(make_tuning(kind)), make_tuning(kind)
     losses = train(method)
     assert set(losses[0][0]) == {"loss_1", "loss_2"} and [len(steps) for steps in losses] == [8, 8]
@@ -60,24 +60,24 @@ def test_models_differ_and_all_their_encoders_weights_train(kind: str) -> None:
 
 
 @KINDS
-def test_it_learns_from_strong_views_in_batches_of_each_model(kind: str) -> None:
+def test_each_model_has_its_own_batches_of_strong_views(kind: str) -> None:
     method = make_tuning(kind)
     method.engine.begin()
     for epoch in (0, 1):
         batches = list(method.engine.begin_epoch(epoch))
         streams = {name: [Source(name, method.labels[name].index, 4)] for name in method.models}
-        wanted = method.engine.images.batches("strong", streams, 8, 1, kind.upper(), epoch)
-        for batch, expected in zip(batches, wanted, strict=True):
+        expected_batches = method.engine.images.batches("strong", streams, 8, 1, kind.upper(), epoch)
+        for batch, expected in zip(batches, expected_batches, strict=True):
             for name in method.models:
                 assert torch.equal(batch[name].views, expected[name].views)
         assert not torch.equal(*(batches[0][name].index for name in method.models))
 
 
 @FULL
-def test_the_loss_is_cross_entropy_adjusted_by_the_labels_frequencies(kind: str) -> None:
+def test_the_loss_equals_naive_cross_entropy_adjusted_by_label_frequencies(kind: str) -> None:
     method = make_tuning(kind, ToyImages(10))
     batch = next(iter(method.engine.begin_epoch(0)))
-    part, labels = part_of(method, "model_1", batch), method.labels["model_1"].label.tolist()
+    part, labels = whole_batch(method, "model_1", batch), method.labels["model_1"].label.tolist()
     with torch.no_grad():
         logits = method.students["model_1"].model(part.views)[0].double()
     counts = [labels.count(c) + 1 for c in range(CLASSES)]
@@ -92,12 +92,12 @@ def test_the_loss_is_cross_entropy_adjusted_by_the_labels_frequencies(kind: str)
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.5])
-def test_pseudo_labels_are_the_argmax_of_the_average_with_the_prior_corrected(tau: float) -> None:
+def test_pseudo_labels_equal_a_naive_argmax_of_the_teacher_with_corrected_prior(tau: float) -> None:
     method = make_tuning("SelfTraining", refresh=1, prior_tau=tau)
     expected: list[dict[str, list[int]]] = []
     label = method.label
 
-    def watched() -> Any:
+    def record() -> Any:
         rows = {}
         for name, student in method.students.items():
             with torch.no_grad():
@@ -108,17 +108,17 @@ def test_pseudo_labels_are_the_argmax_of_the_average_with_the_prior_corrected(ta
         expected.append(rows)
         return label()
 
-    method.label = watched
+    method.label = record
     train(method)
     assert len(expected) == 2
-    given = [labels for _, labels, _ in method.observer.labels]
-    assert [{name: own.label.tolist() for name, own in labels.items()} for labels in given] == expected
-    assert all(bool((own.weight == 1).all()) for labels in given for own in labels.values())
+    reported = [labels for _, labels, _ in method.observer.labels]
+    assert [{name: each.label.tolist() for name, each in labels.items()} for labels in reported] == expected
+    assert all(bool((each.weight == 1).all()) for labels in reported for each in labels.values())
     if not tau:
         assert expected[0]["model_1"] == zero_shot_logits(method).argmax(dim=1).tolist()
 
 
-def test_self_training_as_coft_begins_with_coft_s_labels_and_goes_on_with_its_views() -> None:
+def test_self_training_with_labels_of_coft() -> None:
     coft = make_coft({"label_views": 2})
     coft.engine.begin()
     first = coft.observer.chosen[0][1].tolist()
@@ -136,7 +136,7 @@ def test_self_training_as_coft_begins_with_coft_s_labels_and_goes_on_with_its_vi
     method.engine.begin_epoch(1)
     assert labels_of(method) == expected
     assert [set(labels) for _, labels, _ in method.observer.labels] == [set(method.models)] * 2
-    assert {asked[:2] for asked in images.asked} == {(2, (1, "labels", 0))}
+    assert {request[:2] for request in images.requests} == {(2, (1, "labels", 0))}
 
 
 def test_propagated_labels_are_those_before_the_gaussians() -> None:
@@ -151,19 +151,19 @@ def test_propagated_labels_are_those_before_the_gaussians() -> None:
     assert labels_of(method) == dict.fromkeys(method.models, expected)
 
 
-@pytest.mark.parametrize("least", [1, 30, 100])
-def test_coft_has_as_many_steps_in_phase_one_as_a_rival_thinks(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    phase1 = Phase1(min_steps=least)
+@pytest.mark.parametrize("min_steps", [1, 30, 100])
+def test_the_steps_of_coft_s_phase_one_are_computed_correctly(min_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    phase1 = Phase1(min_steps=min_steps)
     method: Any = make_coft({"phase1": phase1, "seeds_per_class": 16})
     monkeypatch.setattr(coft_labels, "COFT_DEFAULTS", CoFTSettings(phase1=phase1))
-    assert coft_labels.coft_phase1_steps(method.engine.images, CLASSES) == method.tuning(1).steps >= least
+    assert coft_labels.coft_phase1_steps(method.engine.images, CLASSES) == method.tuning(1).steps >= min_steps
 
 
 @pytest.mark.parametrize("kind", ["SelfTraining", "MUST", "DPA"])
-@pytest.mark.parametrize(("phase1_steps", "more"), [(0, 13), (1, 1), (9, 2)])  # of eight steps an epoch
-def test_equal_steps_are_those_of_both_phases(kind: str, phase1_steps: int, more: int) -> None:
+@pytest.mark.parametrize(("phase1_steps", "extra_epochs"), [(0, 13), (1, 1), (9, 2)])  # of eight steps an epoch
+def test_equal_steps_adds_epochs_for_the_steps_of_phase_one(kind: str, phase1_steps: int, extra_epochs: int) -> None:
     method: Any = make_tuning(kind, epochs=3, equal_steps=True, phase1_steps=phase1_steps)
-    assert method.steps(1) == 8 and method.epochs == 3 + more
+    assert method.steps(1) == 8 and method.epochs == 3 + extra_epochs
     assert method.tuning(1).steps == 8 * method.epochs
 
 
@@ -177,7 +177,7 @@ def test_equal_steps_are_those_of_both_phases(kind: str, phase1_steps: int, more
         ("Supervised", {"epochs": 4}, [0]),
     ],
 )
-def test_labels_are_renewed_every_few_epochs(kind: str, settings: dict[str, Any], expected: list[int]) -> None:
+def test_labels_are_renewed_every_refresh_epochs(kind: str, settings: dict[str, Any], expected: list[int]) -> None:
     method, epochs = make_tuning(kind, **settings), []
     label = method.label
     method.label = lambda: epochs.append(method.epoch) or label()
@@ -186,7 +186,7 @@ def test_labels_are_renewed_every_few_epochs(kind: str, settings: dict[str, Any]
     assert epochs == expected
 
 
-def test_supervision_leaves_out_images_whose_label_is_unknown() -> None:
+def test_supervised_leaves_out_images_without_a_label() -> None:
     images = ToyImages()
     truth = torch.where(torch.arange(COUNT) % 4 == 0, -1, images.truth)
     method = make_tuning("Supervised", images, truth, epochs=15)
@@ -199,11 +199,11 @@ def test_supervision_leaves_out_images_whose_label_is_unknown() -> None:
     assert (method.engine.predict(images.pixels).argmax(dim=1) == images.truth)[labelled].all()
 
 
-# -------------------------------------------------------------------- the end
+# -------------------------------------------------------------------- prediction and resume
 
 
 @FULL
-def test_what_is_tested_is_averaged_with_the_start(kind: str) -> None:
+def test_final_weights_are_averaged_with_zero_shot_clip(kind: str) -> None:
     method = make_tuning(kind, ensemble=3, wise=0.25)
     train(method)
     clip, pixels = method.engine.clip, method.engine.images.pixels

@@ -1,4 +1,4 @@
-"""GRIP: prompts learned in rounds, from ever more pseudo-labels."""
+"""GRIP: prompts learned in rounds from a growing number of pseudo-labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_number_of_pseudo_labels_grows_to_all_images() -> None:
     assert linear_quota(1, 10, 20, 100) == 1
 
 
-def test_every_round_labels_with_the_prompts_before_and_begins_afresh(clip: ClipBackbone) -> None:
+def test_each_round_labels_with_the_prompts_of_the_round_before_and_starts_anew(clip: ClipBackbone) -> None:
     method = make_grip(clip)
     engine, pixels, sizes = method.engine, method.engine.images.pixels, list[int]()
     assert method.epochs == 6 and [method.phase(epoch) for epoch in range(6)] == [1, 1, 2, 2, 3, 3]
@@ -53,7 +53,7 @@ def test_every_round_labels_with_the_prompts_before_and_begins_afresh(clip: Clip
     assert sizes[0] <= 6 < sizes[1] <= 12 and sizes[1] < sizes[2] <= 18
 
 
-def test_contexts_of_rounds_and_members_differ(clip: ClipBackbone) -> None:
+def test_initial_contexts_differ_between_rounds_and_members(clip: ClipBackbone) -> None:
     method = make_grip(clip)
     starts = [method.first_context(m, *key) for m in (0, 1) for key in ((), ("round", 2), ("round", 3))]
     for i, one in enumerate(starts):

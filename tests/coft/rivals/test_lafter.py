@@ -1,4 +1,4 @@
-"""LaFTer: a classifier trained on texts, against a naive loop; and what trains on its labels."""
+"""LaFTer: a classifier trained on texts against a naive loop, and training on its labels."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def test_the_text_classifier_equals_a_naive_loop() -> None:
     torch.testing.assert_close(trained, unit(weight.detach()), atol=1e-5, rtol=1e-4)
 
 
-def test_light_module_and_head_train_and_nothing_else() -> None:
+def test_only_the_light_module_and_the_head_train() -> None:
     start, method = weights(make_tuning("LaFTer")), make_tuning("LaFTer")
     train(method)
     end = weights(method)
     for name in method.models:
         prefix = f"{name}.model."
-        moved = {
+        changed = {
             key.removeprefix(prefix) for key in end if key.startswith(prefix) and not torch.equal(end[key], start[key])
         }
-        assert moved == {"encoder.1.bias", "encoder.3.bias", "positive"}  # the toy's light module is its biases
+        assert changed == {"encoder.1.bias", "encoder.3.bias", "positive"}  # the light module trains biases
     for optimizer in method.engine.optimizers.values():
         assert [group["initial_lr"] for group in optimizer.param_groups] == [1e-2, 1e-2]
 

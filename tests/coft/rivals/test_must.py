@@ -1,4 +1,4 @@
-"""MUST on toys: labels of the EMA teacher at each step, and the fairness term."""
+"""MUST on toy images: labels of the EMA teacher at each step, and the fairness term."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from tests.coft.rivals.making import make_tuning
-from tests.coft.toys import CLASSES, ToyImages, assert_resumes, part_of, train
+from tests.coft.toys import CLASSES, ToyImages, assert_resumes, train, whole_batch
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("fairness", [0.0, 2.0])
-def test_the_loss_is_that_of_a_naive_loop(threshold: float, fairness: float) -> None:
+def test_the_loss_equals_a_naive_loop(threshold: float, fairness: float) -> None:
     method: Any = make_tuning("MUST", ToyImages(10), threshold=threshold, fairness=fairness)
     batch = next(iter(method.engine.begin_epoch(0)))
     student = method.students["model_1"]
-    part = part_of(method, "model_1", batch)
+    part = whole_batch(method, "model_1", batch)
     with torch.no_grad():
         weak = student.teacher(part.views[:, 1])[0].double().softmax(dim=1).tolist()
         strong = student.model(part.views[:, 0])[0].double().softmax(dim=1).tolist()
@@ -29,7 +29,7 @@ def test_the_loss_is_that_of_a_naive_loop(threshold: float, fairness: float) -> 
     assert reported.get("unfair_1", 0.0) == pytest.approx(unfair if fairness else 0.0, abs=1e-4)
 
 
-def test_images_are_drawn_from_all_and_a_run_goes_on() -> None:
+def test_all_images_train_and_a_resumed_run_ends_in_the_same_bits() -> None:
     method: Any = make_tuning("MUST")
     train(method)
     assert all(len(labels.nonzero().index) == len(method.engine.images) for labels in method.labels.values())

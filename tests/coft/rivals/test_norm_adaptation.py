@@ -1,4 +1,4 @@
-"""Zero-shot CLIP, and norms that take over statistics of the unlabeled images."""
+"""Zero-shot CLIP, and norms adapted to statistics of the unlabeled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings, adapt_batch_norms, centre_last_norm
 from coft.rivals.zero_shot import ZeroShot
 from tests.coft.rivals.making import make_clip_backbone
-from tests.coft.toys import ToyImages, assert_same_bits, load, on_toys, saved, train, weights
+from tests.coft.toys import ToyImages, assert_same_bits, checkpoint_of, load, make_method, train, weights
 from tests.conftest import make_clip
 
 
@@ -30,7 +30,7 @@ def tiny_net() -> nn.Sequential:
 
 
 def statistics(x: torch.Tensor) -> tuple[list[float], list[float]]:
-    """Mean and unbiased variance of each channel, by loops."""
+    """Mean and unbiased variance of each channel in a naive loop."""
     means, variances = [], []
     for c in range(x.shape[1]):
         values = [float(v) for v in x[:, c].flatten()]
@@ -42,7 +42,7 @@ def statistics(x: torch.Tensor) -> tuple[list[float], list[float]]:
 
 @pytest.mark.parametrize("share", [1.0, 0.3])
 @pytest.mark.parametrize("sizes", [[7], [4, 2, 3]])
-def test_batch_norms_get_statistics_averaged_over_batches(share: float, sizes: list[int]) -> None:
+def test_batch_norm_statistics_equal_a_naive_loop_over_batches(share: float, sizes: list[int]) -> None:
     net = tiny_net()
     plain, batches = copy.deepcopy(net), [torch.randn(n, 3, 8, 8).double() for n in sizes]
     adapt_batch_norms(net, batches, share)
@@ -68,7 +68,7 @@ def test_batch_norms_get_statistics_averaged_over_batches(share: float, sizes: l
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
-def test_the_last_layer_norm_takes_the_mean_feature_away(share: float) -> None:
+def test_the_last_layer_norm_subtracts_the_mean_feature(share: float) -> None:
     visual = make_clip(vit=True).visual.requires_grad_(False)
     batches = [torch.randn(n, 3, 32, 32) for n in (4, 2)]
     features = [visual(image[None])[0] for batch in batches for image in batch]
@@ -81,7 +81,7 @@ def test_the_last_layer_norm_takes_the_mean_feature_away(share: float) -> None:
 def make_zero_shot(kind: Any, *args: Any, vit: bool = True, test_batch_size: int = 7) -> Any:
     images = ToyImages(test_batch_size=test_batch_size, size=32)
     clip = make_clip_backbone(vit, ["a photo of a {}.", "a drawing of a {}."])
-    return on_toys(kind, *args, images=images, backbone=clip)
+    return make_method(kind, *args, images=images, backbone=clip)
 
 
 def make_norms(vit: bool, share: float = 0.25, **options: Any) -> Any:
@@ -94,12 +94,12 @@ def test_zero_shot_is_a_cosine_classifier() -> None:
     plain = make_zero_shot(ZeroShot, clip.visual, text)
     features = F.normalize(clip.clip_model.encode_image(pixels), dim=-1)
     torch.testing.assert_close(plain.engine.predict(pixels), clip.scale * features @ text.t())
-    assert torch.equal(norms.engine.predict(pixels), plain.engine.predict(pixels))  # until it begins
+    assert torch.equal(norms.engine.predict(pixels), plain.engine.predict(pixels))  # before adaptation
     assert (plain.epochs, plain.models, plain.ensemble_size) == (0, {}, 1)
 
 
 @pytest.mark.parametrize("vit", [False, True])
-def test_only_norms_change_and_a_checkpoint_has_them(vit: bool) -> None:
+def test_only_norms_change_and_are_saved(vit: bool) -> None:
     method = make_norms(vit)
     visual = method.engine.clip.visual
     before = {key: value.clone() for key, value in visual.state_dict().items()}
@@ -110,15 +110,15 @@ def test_only_norms_change_and_a_checkpoint_has_them(vit: bool) -> None:
         assert changed == {"ln_post.bias"}
     else:
         assert changed and all(key.split(".")[-1].startswith(("running_", "num_batches")) for key in changed)
-    again = make_norms(vit)
-    load(again, saved(method))
-    assert_same_bits(weights(method), weights(again))
+    loaded = make_norms(vit)
+    load(loaded, checkpoint_of(method))
+    assert_same_bits(weights(method), weights(loaded))
     pixels = method.engine.images.pixels
-    assert torch.equal(method.engine.predict(pixels), again.engine.predict(pixels))
+    assert torch.equal(method.engine.predict(pixels), loaded.engine.predict(pixels))
 
 
-def test_the_unlabeled_images_are_what_it_adapts_to() -> None:
-    """In one batch of all of them, features are those of an encoder in training mode."""
+def test_norms_are_adapted_to_the_unlabeled_images() -> None:
+    """With all images in one batch, features equal those of an encoder in training mode."""
     method = make_norms(False, share=1.0, test_batch_size=100)
     clip, pixels = method.engine.clip, method.engine.images.pixels
     zero_shot = method.engine.predict(pixels)
@@ -127,4 +127,4 @@ def test_the_unlabeled_images_are_what_it_adapts_to() -> None:
         expected = F.normalize(copy.deepcopy(clip.visual).train()(pixels), dim=-1)
     logits = clip.scale * expected @ method.text.t()
     adapted = method.engine.predict(pixels)
-    assert (adapted - logits).abs().mean() < 0.1 * (zero_shot - logits).abs().mean()  # unbiased variances
+    assert (adapted - logits).abs().mean() < 0.1 * (zero_shot - logits).abs().mean()  # variances are unbiased

@@ -1,4 +1,4 @@
-"""Rules without training, against naive loops; and zero-shot CLIP that has one."""
+"""Training-free rules against naive loops, and zero-shot CLIP with a rule."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from coft.rivals import training_free
 from coft.rivals.training_free import RULES, TrainingFree, TrainingFreeSettings, TransClip, Transport
 from tests.coft.naive import without_prior, zero_shot_logits
-from tests.coft.toys import assert_same_bits, load, on_toys, saved, train, weights
+from tests.coft.toys import assert_same_bits, checkpoint_of, load, make_method, train, weights
 
 
 @pytest.fixture
@@ -25,18 +25,18 @@ def pool() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_rules_are_as_good_as_zero_shot_and_come_back_from_a_checkpoint(
+def test_rules_are_at_least_as_accurate_as_zero_shot_and_can_be_saved(
     name: str, pool: tuple[Tensor, Tensor, Tensor]
 ) -> None:
     features, logits, label = pool
     rule = RULES[name](40, 12, 3)
     rule.fit(features, logits)
-    mended = rule(features, logits)
-    right = [float((scores.argmax(dim=1) == label).float().mean()) for scores in (logits, mended)]
-    assert mended.isfinite().all() and (right[1] >= right[0] or name == "transport")  # classes are unequal here
-    other = RULES[name](40, 12, 3)
-    other.load_state_dict(rule.state_dict())
-    assert torch.equal(other(features, logits), mended)
+    corrected = rule(features, logits)
+    accuracy = [float((scores.argmax(dim=1) == label).float().mean()) for scores in (logits, corrected)]
+    assert corrected.isfinite().all() and (accuracy[1] >= accuracy[0] or name == "transport")  # classes are imbalanced
+    loaded = RULES[name](40, 12, 3)
+    loaded.load_state_dict(rule.state_dict())
+    assert torch.equal(loaded(features, logits), corrected)
 
 
 def test_transport_makes_classes_equally_frequent(pool: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -47,14 +47,14 @@ def test_transport_makes_classes_equally_frequent(pool: tuple[Tensor, Tensor, Te
     torch.testing.assert_close(mean, torch.full((3,), 1 / 3), atol=1e-3, rtol=0)
 
 
-def test_transclip_is_what_loops_give(pool: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transclip_equals_a_naive_loop(pool: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     features, logits, _ = (x.double() if x.is_floating_point() else x for x in pool)
     monkeypatch.setattr(training_free, "ROUNDS", 2)
     rule = TransClip(40, 12, 3)
     rule.fit(*pool[:2])
     text, images = logits.log_softmax(dim=1), range(40)
     z, similar = text.exp(), features @ features.t()
-    near = [sorted((j for j in images if j != i), key=lambda j, i=i: -float(similar[i, j]))[:3] for i in images]
+    neighbours = [sorted((j for j in images if j != i), key=lambda j, i=i: -float(similar[i, j]))[:3] for i in images]
     variance = torch.full((12,), 1 / 12, dtype=torch.float64)
     for fitted in range(3):
         members = [sorted(images, key=lambda i, c=c: -float(z[i, c]))[: 40 if fitted else 8] for c in range(3)]
@@ -64,26 +64,26 @@ def test_transclip_is_what_loops_give(pool: tuple[Tensor, Tensor, Tensor], monke
         for _ in range(5):
             rows = []
             for i in images:
-                heard = [*near[i], *(j for j in images if i in near[j])]  # by whom i is heard, too
-                around = [sum(float(similar[i, j]) * z[j, c] for j in heard) / 6 for c in range(3)]
+                linked = [*neighbours[i], *(j for j in images if i in neighbours[j])]  # edges are symmetric
+                propagated = [sum(float(similar[i, j]) * z[j, c] for j in linked) / 6 for c in range(3)]
                 gauss = [-0.5 * ((features[i] - centres[c]) ** 2 / variance).sum() / 50 for c in range(3)]
-                odds = [math.exp(text[i, c] + gauss[c] + around[c]) for c in range(3)]
+                odds = [math.exp(text[i, c] + gauss[c] + propagated[c]) for c in range(3)]
                 rows.append(torch.tensor(odds, dtype=torch.float64) / sum(odds))
             z = torch.stack(rows)
     torch.testing.assert_close(rule.assigned.double(), z, atol=1e-3, rtol=0)
 
 
-def test_zero_shot_logits_are_mended_by_a_rule_fitted_to_views_of_the_unlabeled_images() -> None:
-    method, again = (on_toys(TrainingFree, TrainingFreeSettings("prior")) for _ in range(2))
+def test_a_rule_is_fitted_to_views_of_the_unlabeled_images() -> None:
+    method, loaded = (make_method(TrainingFree, TrainingFreeSettings("prior")) for _ in range(2))
     train(method)
     images, clip = method.engine.images, method.engine.clip
     views = torch.stack([images.views(i, 2, (1, "labels", 0)) for i in range(len(images))])
     features = sum(F.normalize(clip.visual(views[:, n]), dim=-1) for n in range(2)) / 2
-    of_views, of_pixels = clip.scale * features @ clip.zero_shot_text().t(), zero_shot_logits(method)
-    offset = of_views.double() - without_prior(of_views.double())
-    mended = method.engine.predict(images.pixels)
-    torch.testing.assert_close(mended.double(), of_pixels - offset[:1], atol=1e-4, rtol=1e-4)
-    load(again, saved(method))
-    assert_same_bits(weights(method), weights(again))
-    assert torch.equal(again.engine.predict(images.pixels), mended)
+    view_logits, test_logits = clip.scale * features @ clip.zero_shot_text().t(), zero_shot_logits(method)
+    offset = view_logits.double() - without_prior(view_logits.double())
+    corrected = method.engine.predict(images.pixels)
+    torch.testing.assert_close(corrected.double(), test_logits - offset[:1], atol=1e-4, rtol=1e-4)
+    load(loaded, checkpoint_of(method))
+    assert_same_bits(weights(method), weights(loaded))
+    assert torch.equal(loaded.engine.predict(images.pixels), corrected)
     assert (method.epochs, method.ensemble_size) == (0, 1)
