@@ -1,4 +1,4 @@
-"""Images as the bytes of a file."""
+"""Encoded images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import io
 from PIL import Image
 
 
-def encode(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
-    """Encode an image in a format of Pillow."""
+def encode(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
+    """Encode an image in one of Pillow's formats."""
     buffer = io.BytesIO()
-    image.save(buffer, form, **options)
+    image.save(buffer, image_format, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Large images are read no larger than they are needed."""
+"""Reduced decoding of large images, and refusal of files that are too large."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .encoding import encode
 
 
 def waves(width: int, height: int) -> Image.Image:
-    """A picture without sharp edges."""
+    """A smooth image."""
     x, y = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 9, height))
     colours = np.stack([np.sin(x), np.sin(x + y), np.cos(y)], axis=-1)
     return Image.fromarray((110 * colours + 128).astype(np.uint8))
@@ -31,14 +31,14 @@ def waves(width: int, height: int) -> Image.Image:
 
 @given(width=st.integers(9, 900), height=st.integers(9, 900), enough=st.sampled_from([16, 64, 128]))
 @settings(max_examples=40, deadline=None)
-def test_a_jpeg_is_reduced_to_the_smallest_size_that_is_enough(width: int, height: int, enough: int) -> None:
+def test_a_jpeg_is_decoded_at_the_smallest_sufficient_size(width: int, height: int, enough: int) -> None:
     image = decode_image(encode(Image.new("RGB", (width, height)), "JPEG"), "x", Decoding(enough))
     divisor = next((d for d in (8, 4, 2) if min(width, height) // enough >= d), 1)
     assert image.size == (-(-width // divisor), -(-height // divisor))
     assert min(image.size) >= min(enough, width, height)
 
 
-def test_a_reduced_jpeg_shows_what_the_full_one_shows() -> None:
+def test_a_reduced_jpeg_has_nearly_the_same_pixels() -> None:
     data = encode(waves(800, 640), "JPEG", quality=95)
     full, reduced = (decode_image(data, "x", d) for d in (FULL_SIZE, Decoding(128)))
     assert full.size == (800, 640) and reduced.size == (200, 160)
@@ -54,11 +54,11 @@ def test_a_reduced_jpeg_is_upright() -> None:
 
 
 @pytest.mark.parametrize(("size", "shrunk"), [((80, 60), (53, 40)), ((60, 80), (40, 53)), ((40, 90), (40, 90))])
-def test_the_shorter_side_is_shrunk_and_never_stretched(size: tuple[int, int], shrunk: tuple[int, int]) -> None:
+def test_the_shorter_side_is_shrunk_and_never_enlarged(size: tuple[int, int], shrunk: tuple[int, int]) -> None:
     assert decode_image(encode(waves(*size)), "x", Decoding(shorter=40)).size == shrunk
 
 
-def test_twice_what_clip_reads_is_enough(configure: Callable[..., Any]) -> None:
+def test_the_decoded_size_is_at_least_twice_the_input_size(configure: Callable[..., Any]) -> None:
     assert decoding_of(configure("CoFT")) == Decoding(enough=64)
     assert decoding_of(configure("CoFT", INPUT__SHRINK_TO=40)) == Decoding(enough=80, shorter=40)
     assert decoding_of(configure("CoFT", INPUT__REDUCED_JPEG=False)) == FULL_SIZE
@@ -77,20 +77,20 @@ def test_shrunk_images_are_the_same_from_memory_and_from_files(tmp_path: Path) -
     assert sorted(image.size for image in in_memory) == [(51, 40), (52, 40), (53, 40)]
     assert [a.tobytes() for a in in_memory] == [b.tobytes() for b in on_disk]
     Path(paths[0]).unlink()
-    assert pools[0].image(pools[0].paths.index(paths[0])).size[1] == 40  # it was kept, though its hash was known
+    assert pools[0].image(pools[0].paths.index(paths[0])).size[1] == 40  # kept in memory
 
 
-def test_the_test_reads_images_in_the_same_way(configure: Callable[..., Any], tmp_path: Path) -> None:
+def test_test_images_are_decoded_in_the_same_way(configure: Callable[..., Any], tmp_path: Path) -> None:
     from dassl.data.datasets import Datum
 
     path = str(tmp_path / "large.jpg")
     waves(300, 260).save(path)
     items = [Datum(impath=path, label=0, classname="waves")]
-    read = [
+    sizes = [
         LabeledImages(configure("CoFT", **keys), items)[0]["img"].size
         for keys in ({}, {"INPUT__REDUCED_JPEG": False}, {"INPUT__SHRINK_TO": 40})
     ]
-    assert read == [(75, 65), (300, 260), (46, 40)]
+    assert sizes == [(75, 65), (300, 260), (46, 40)]
 
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
@@ -100,18 +100,18 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
         decode_image(data, "x")
 
 
-def test_a_jpeg_of_many_pixels_is_read_where_it_can_be_reduced() -> None:
+def test_a_jpeg_of_too_many_pixels_is_read_if_it_can_be_reduced() -> None:
     data = encode(Image.new("L", (9000, 9000)), "JPEG")
     assert decode_image(data, "x", Decoding(64)).size == (1125, 1125)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
-def test_pixels_are_read_where_the_words_beside_them_are_damaged(kind: str) -> None:
+def test_damaged_metadata_is_ignored(kind: str) -> None:
     data = encode(waves(40, 30), kind, exif=b"garbage")
     assert decode_image(data, "x").size == (40, 30)
 
 
-def test_files_that_no_image_is_are_refused_before_they_are_read(tmp_path: Path) -> None:
+def test_pipes_and_oversized_files_are_refused_before_reading(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with (tmp_path / "sparse.png").open("wb") as file:
         file.truncate(100 << 30)

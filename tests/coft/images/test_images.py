@@ -29,17 +29,17 @@ def test_sixteen_bits_become_eight(form: str) -> None:
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 @pytest.mark.parametrize("white", [1, 255, 65535])
-def test_floats_and_large_integers_are_not_cut_off(kind: type, white: int) -> None:
-    values = (GREY * (white / 252)).astype(kind)  # GREY's greatest is 252: let it be white
+def test_floats_and_large_integers_are_scaled(kind: type, white: int) -> None:
+    values = (GREY * (white / 252)).astype(kind)  # the maximum of GREY is 252; map it to white
     values[0, 0] = 0
     pixels = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF"), "x")).astype(int)
     if kind is np.int32 and white == 1:
-        assert pixels.max() == 1  # a byte's numbers stay what they are
+        assert pixels.max() == 1  # values within a byte are kept
     else:
         assert abs(pixels[..., 0] - GREY * (255 / 252)).max() <= 1.5
 
 
-def test_what_is_no_number_is_black() -> None:
+def test_nan_becomes_black() -> None:
     values = np.full((4, 4), 0.5, np.float32)
     values[0, 0] = np.nan
     pixels = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF"), "x"))
@@ -52,8 +52,8 @@ def test_palette_becomes_rgb() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_laid_on_white_without_a_warning(mode: str) -> None:
-    """A black drawing on a transparent ground must not become all black."""
+def test_transparency_is_composed_on_white_without_a_warning(mode: str) -> None:
+    """A black drawing on a transparent background must not become all black."""
     rgba = np.zeros((8, 8, 4), np.uint8)
     rgba[2:6, 2:6, 3] = 255
     image = Image.fromarray(rgba).convert(mode) if mode != "P" else Image.fromarray(rgba).quantize(2)
@@ -64,7 +64,7 @@ def test_transparency_is_laid_on_white_without_a_warning(mode: str) -> None:
     assert (pixels[0, 0] == 255).all() and (pixels[3, 3] == 0).all()
 
 
-def test_photos_are_turned_upright() -> None:
+def test_exif_orientation_is_applied() -> None:
     image = Image.fromarray(np.zeros((4, 8), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -74,7 +74,7 @@ def test_photos_are_turned_upright() -> None:
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-def test_a_program_that_is_called_an_image_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postscript_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import EpsImagePlugin
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: pytest.fail("PostScript was run"))
@@ -83,7 +83,7 @@ def test_a_program_that_is_called_an_image_is_not_run(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("size", "fits"), [((800, 8), True), ((8, 800), True), ((809, 8), False), ((1, 101), False)])
-def test_a_strip_is_no_image(size: tuple[int, int], fits: bool) -> None:
+def test_images_with_an_extreme_aspect_ratio_are_refused(size: tuple[int, int], fits: bool) -> None:
     data = encode(Image.new("RGB", size))
     if fits:
         assert decode_image(data, "a.png").size == size
@@ -92,16 +92,16 @@ def test_a_strip_is_no_image(size: tuple[int, int], fits: bool) -> None:
             decode_image(data, "a.png")
 
 
-def test_whatever_a_decoder_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: object, **options: object) -> None:
+def test_any_error_of_a_decoder_names_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise IndexError("buffer is not large enough")
 
-    monkeypatch.setattr("coft.images.reading.rgb", broken)
+    monkeypatch.setattr("coft.images.reading.rgb", fail)
     with pytest.raises(UserError, match=r"a\.png cannot be read \(buffer is not large enough\)"):
         decode_image(encode(Image.fromarray(GREY)), "a.png")
 
 
-def test_a_tensor_that_is_a_negated_view_is_an_image() -> None:
+def test_a_tensor_with_a_negative_bit_is_an_image() -> None:
     pixels = torch.rand(64, 64)
     view = torch.complex(torch.zeros(64, 64), -pixels).conj().imag
     assert view.is_neg() and image_of(view, "0").tobytes() == image_of(pixels, "0").tobytes()

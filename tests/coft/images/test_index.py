@@ -1,4 +1,4 @@
-"""The index of a user's folder: what is found, what is wrong with it, and what is not read again."""
+"""The index of a user's folder: images, broken files, and the cache."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def noise_file(form: str, size: int = 8, **options: object) -> bytes:
     return encode(Image.fromarray(pixels), form, **options)
 
 
-def flipped(data: bytes) -> bytes:
+def flip_bit(data: bytes) -> bytes:
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
-def test_every_kind_at_every_depth_is_found(tmp_path: Path) -> None:
-    folder = tmp_path / "own"
+def test_all_formats_in_all_subfolders_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     names = ["a.jpg", "b.JPEG", "one/c.png", "one/two three/d.webp", "e.bmp", "f.tif", "one/g.tiff"]
     for seed, name in enumerate(names):
         write_image(folder / name, seed)
@@ -61,13 +61,13 @@ def test_every_kind_at_every_depth_is_found(tmp_path: Path) -> None:
         ("large cut.jpg", noise_file("JPEG", 400, quality=95)[:-5000], "truncated"),
         ("large cut.png", noise_file("PNG", 400)[:-5000], "truncated|broken"),
         ("large cut.webp", noise_file("WEBP", 400, lossless=True)[:-5000], "."),
-        ("flipped.png", flipped(noise_file("PNG", 400)), "."),
+        ("flipped.png", flip_bit(noise_file("PNG", 400)), "."),
     ],
 )
-def test_broken_files_are_told(name: str, data: bytes, problem: str, tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / name).write_bytes(data)
-    (entry,) = index_folder(tmp_path / "own")
+def test_a_broken_file_has_a_problem(name: str, data: bytes, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / name).write_bytes(data)
+    (entry,) = index_folder(tmp_path / "images")
     assert entry.problem
     assert re.search(problem, entry.problem), entry.problem
     assert "/" not in entry.problem and "0x" not in entry.problem
@@ -82,7 +82,7 @@ def test_the_problem_of_a_file_does_not_depend_on_its_path(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
-def test_whole_files_of_every_kind_pass(form: str) -> None:
+def test_intact_files_have_no_problem(form: str) -> None:
     large = noise_file(form, 400)
     assert len(large) > SMALL
     assert not find_problem(large, "x") and not find_problem(noise_file(form), "x")
@@ -90,21 +90,21 @@ def test_whole_files_of_every_kind_pass(form: str) -> None:
         assert not find_problem(large + bytes(100), "x")  # cameras append to their files
 
 
-def test_links_to_nothing_and_in_circles(tmp_path: Path) -> None:
-    folder = tmp_path / "own"
+def test_dangling_and_circular_links(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     write_image(folder / "a.png", 0)
     (folder / "b.png").symlink_to(tmp_path / "nowhere.png")
     (folder / "again").symlink_to(folder)
     for name in ("itself", "itself.png"):
         (folder / name).symlink_to(name)
     problems = {entry.path: entry.problem for entry in index_folder(folder)}
-    circle = "Too many levels of symbolic links"
-    assert problems == {"a.png": "", "b.png": "No such file or directory", "itself.png": circle}
+    message = "Too many levels of symbolic links"
+    assert problems == {"a.png": "", "b.png": "No such file or directory", "itself.png": message}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    folder = tmp_path / "own"
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     write_image(folder / "a.png", 0)
     os.mkfifo(folder / "pipe.png")
     for _ in range(2):
@@ -114,10 +114,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         }
 
 
-def test_a_folder_below_that_may_not_be_listed_is_named_and_the_rest_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, scandir = tmp_path / "own", os.scandir
+def test_a_subfolder_without_permission_has_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, scandir = tmp_path / "images", os.scandir
     write_image(folder / "a.png", 0)
     write_image(folder / "closed" / "b.png", 1)
 
@@ -131,42 +129,40 @@ def test_a_folder_below_that_may_not_be_listed_is_named_and_the_rest_comes(
     assert problems == {"a.png": "", "closed": "the folder cannot be listed: Permission denied"}
 
 
-def test_an_image_that_goes_between_listing_and_reading_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, listed = tmp_path / "own", index.list_images
+def test_an_image_that_is_removed_after_listing_has_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, list_images = tmp_path / "images", index.list_images
     write_image(folder / "a.png", 0)
     write_image(folder / "b.png", 1)
 
-    def then_gone(*args: Any) -> Any:
-        entries = list(listed(*args))
+    def list_and_remove(*args: Any) -> Any:
+        entries = list(list_images(*args))
         (folder / "b.png").unlink()
         return entries
 
-    monkeypatch.setattr(index, "list_images", then_gone)
+    monkeypatch.setattr(index, "list_images", list_and_remove)
     problems = {entry.path: entry.problem for entry in index_folder(folder)}
     assert problems == {"a.png": "", "b.png": "No such file or directory"}
 
 
-def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=r"own cannot be listed \(Permission denied\)"):
-        (tmp_path / "own").mkdir()
-        index_folder(tmp_path / "own")
+    with pytest.raises(UserError, match=r"images cannot be listed \(Permission denied\)"):
+        (tmp_path / "images").mkdir()
+        index_folder(tmp_path / "images")
 
 
-def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "own"
+def test_only_changed_files_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "images"
     for seed in range(4):
         write_image(folder / f"{seed}.png", seed)
     touch(folder / "broken.png")
     first = index_folder(folder)
     read: list[str] = []
-    plain = index.read_bytes
-    monkeypatch.setattr(index, "read_bytes", lambda path: read.append(Path(path).name) or plain(path))
+    read_bytes = index.read_bytes
+    monkeypatch.setattr(index, "read_bytes", lambda path: read.append(Path(path).name) or read_bytes(path))
     assert index_folder(folder) == first and not read
     write_image(folder / "1.png", 9, size=9)
     write_image(folder / "new.png", 10)
@@ -178,34 +174,34 @@ def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", '{"version": 0, "files": []}', '{"version": 1, "files": [[1]]}'])
-def test_an_index_that_cannot_be_used_is_made_anew(tmp_path: Path, cache: Path, content: str) -> None:
-    write_image(tmp_path / "own" / "a.png", 0)
-    first = index_folder(tmp_path / "own")
+def test_a_bad_cache_is_replaced(tmp_path: Path, cache: Path, content: str) -> None:
+    write_image(tmp_path / "images" / "a.png", 0)
+    first = index_folder(tmp_path / "images")
     (path,) = cache.iterdir()
     path.write_text(content)
-    assert index_folder(tmp_path / "own") == first
+    assert index_folder(tmp_path / "images") == first
     assert json.loads(path.read_text())["version"] == index.VERSION
 
 
-def test_a_change_that_keeps_size_and_date_is_seen(tmp_path: Path) -> None:
-    path = tmp_path / "own" / "a.bmp"
+def test_a_change_that_keeps_size_and_date_is_detected(tmp_path: Path) -> None:
+    path = tmp_path / "images" / "a.bmp"
     write_image(path, 0)
     before, status = index_folder(path.parent), path.stat()
-    time.sleep(0.02)  # clocks of file systems have a grain
+    time.sleep(0.02)  # the resolution of file system clocks
     write_image(path, 1)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     after = index_folder(path.parent)
     assert before[0].size == after[0].size and before[0].digest != after[0].digest
 
 
-def test_a_file_that_could_not_be_read_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_could_not_be_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     def exhausted(*args: object) -> Image.Image:
         raise MemoryError
 
-    folder = tmp_path / "own"
+    folder = tmp_path / "images"
     write_image(folder / "a.png", 0)
     for owner, name, fails, problem in (
         (os, "open", refuse, "Permission denied"),
@@ -214,26 +210,28 @@ def test_a_file_that_could_not_be_read_is_looked_at_again(tmp_path: Path, monkey
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fails)
             assert [entry.problem for entry in index_folder(folder)] == [problem]
-    assert [entry.problem for entry in index_folder(folder)] == [""]  # as after chmod, which changes no date
+    assert [entry.problem for entry in index_folder(folder)] == [""]  # chmod, for example, changes no date
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
-    folder = tmp_path / "own"
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
-    odd = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
-    write_image(folder / "a.png", 0).rename(odd)
+    path = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
+    write_image(folder / "a.png", 0).rename(path)
     (entry,) = index_folder(folder)
     assert index_folder(folder) == [entry] and (folder / entry.path).is_file()
 
 
-def test_a_cache_that_cannot_be_written(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_if_the_cache_cannot_be_written(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     cache.write_text("a file in the way")
-    write_image(tmp_path / "own" / "a.png", 0)
-    assert len(index_folder(tmp_path / "own")) == 1
+    write_image(tmp_path / "images" / "a.png", 0)
+    assert len(index_folder(tmp_path / "images")) == 1
     assert "cannot be stored" in caplog.text
 
 
-def test_images_that_are_not_read_are_counted_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unsupported_formats_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.heic", "b.HEIC", "c.jfif", "notes.txt", "sub/d.avif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

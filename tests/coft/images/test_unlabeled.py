@@ -34,7 +34,7 @@ def tensors(images: UnlabeledImages, view: str = "weak") -> list[torch.Tensor]:
     return [x for batch in loader for name in ("a", "b") for x in (batch[name].index, batch[name].views)]
 
 
-def test_order_follows_content_not_path_or_name(paths: list[str], tmp_path: Path) -> None:
+def test_the_order_depends_on_content_only(paths: list[str], tmp_path: Path) -> None:
     pool, reversed_pool = UnlabeledPool(paths), UnlabeledPool(paths[::-1])
     assert pool.paths == reversed_pool.paths and pool.digest == reversed_pool.digest
     assert [paths[i] for i in pool.order] == pool.paths
@@ -54,35 +54,35 @@ def test_batches_do_not_depend_on_workers_cache_or_global_random_state(paths: li
 
 @pytest.mark.parametrize("view", ["weak", "strong", "strong and weak"])
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
-def test_what_a_view_keeps_of_an_image_does_not_change_it(paths: list[str], kind: str, view: str) -> None:
+def test_cached_parts_of_views_change_no_bit(paths: list[str], kind: str, view: str) -> None:
     inputs = replace(CLIP_INPUTS, size=48, augment=kind)
-    keeping, forgetful = UnlabeledPool(paths), UnlabeledPool(paths, cache_bytes=0)
-    for _ in range(2):  # the second time from what was kept
-        batches = [tensors(UnlabeledImages(pool, inputs, 20), view) for pool in (keeping, forgetful)]
+    cached_pool, uncached_pool = UnlabeledPool(paths), UnlabeledPool(paths, cache_bytes=0)
+    for _ in range(2):  # the second time from the cache
+        batches = [tensors(UnlabeledImages(pool, inputs, 20), view) for pool in (cached_pool, uncached_pool)]
         assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
-    make, image = VIEWS[view](inputs), keeping.image(3)
-    kept = [keeping.prepared(3, make) for _ in range(2)]
-    assert (kept[0] is kept[1]) == (kind == "symbols") and forgetful.prepared(3, make) is not kept[0]
+    make, image = VIEWS[view](inputs), cached_pool.image(3)
+    kept = [cached_pool.prepared(3, make) for _ in range(2)]
+    assert (kept[0] is kept[1]) == (kind == "symbols") and uncached_pool.prepared(3, make) is not kept[0]
     torch.manual_seed(0)
     whole = make(image)
     torch.manual_seed(0)
     assert torch.equal(make.rest(kept[0]), whole)
 
 
-def test_epochs_and_repeated_draws_get_other_augmentations_and_peers_the_same(paths: list[str]) -> None:
-    images, one = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, 20), torch.tensor([3])
+def test_augmentations_differ_between_draws_and_epochs_but_not_between_peers(paths: list[str]) -> None:
+    images, index = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, 20), torch.tensor([3])
 
     def views(*key: Any) -> list[torch.Tensor]:
-        loader = images.batches("weak", {name: [Source(name, one, 1)] for name in "ab"}, 2, *key)
+        loader = images.batches("weak", {name: [Source(name, index, 1)] for name in "ab"}, 2, *key)
         return [batch[peer].views for batch in loader for peer in ("a", "b")]
 
     drawn = [*views(1, 0), *views(1, 1), *views(2, 0)]
     assert all(torch.equal(a, b) for a, b in zip(drawn[::2], drawn[1::2], strict=True))
-    seen = drawn[::2]
-    assert not any(torch.equal(x, y) for i, x in enumerate(seen) for y in seen[:i])
+    views_of_a = drawn[::2]
+    assert not any(torch.equal(x, y) for i, x in enumerate(views_of_a) for y in views_of_a[:i])
 
 
-def test_few_views_of_an_image_are_drawn_again_in_every_epoch(paths: list[str]) -> None:
+def test_with_few_views_all_epochs_draw_from_the_same_views(paths: list[str]) -> None:
     images, streams = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS), {"a": [Source("a", torch.arange(2), 2)]}
 
     def drawn(epoch: int) -> list[tuple[int, bytes]]:
@@ -95,7 +95,7 @@ def test_few_views_of_an_image_are_drawn_again_in_every_epoch(paths: list[str]) 
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_each_process_has_a_part_of_the_batches_of_one(paths: list[str], size: int) -> None:
+def test_parts_of_all_processes_form_the_batches_of_one(paths: list[str], size: int) -> None:
     streams = {
         "a": [Source("seeds", torch.arange(0, 10), 3), Source("others", torch.arange(10, 25), 2)],
         "b": [Source("few", torch.arange(25, 27), 1), Source("none", torch.empty(0, dtype=torch.long), 0)],
@@ -111,17 +111,17 @@ def test_each_process_has_a_part_of_the_batches_of_one(paths: list[str], size: i
     for step, batch in enumerate(whole):
         assert bool((batch["a"].index[:3] < 10).all()) and bool((batch["a"].index[3:] >= 10).all())
         for name, drawn in batch.items():
-            each = [part[step][name] for part in parts]
-            assert all(torch.equal(part.index, drawn.index) for part in each)
-            position = torch.cat([part.position for part in each])
+            rank_parts = [part[step][name] for part in parts]
+            assert all(torch.equal(part.index, drawn.index) for part in rank_parts)
+            position = torch.cat([part.position for part in rank_parts])
             assert torch.equal(position, torch.arange(len(drawn.index))) and len(drawn.index) == (
                 5 if name == "a" else 1
             )
-            assert all((part.views is None) == (len(part.position) == 0) for part in each)
-            assert torch.equal(torch.cat([part.views for part in each if part.views is not None]), drawn.views)
+            assert all((part.views is None) == (len(part.position) == 0) for part in rank_parts)
+            assert torch.equal(torch.cat([part.views for part in rank_parts if part.views is not None]), drawn.views)
 
 
-def test_plain_batches_are_the_tests_view(paths: list[str], configure: Callable[..., Any]) -> None:
+def test_plain_batches_are_test_views(paths: list[str], configure: Callable[..., Any]) -> None:
     from dassl.data.transforms import build_transform
 
     cfg = configure("CoFT", INPUT__TRANSFORMS='["normalize"]')
@@ -133,28 +133,28 @@ def test_plain_batches_are_the_tests_view(paths: list[str], configure: Callable[
         torch.testing.assert_close(view, plain, atol=1e-5, rtol=0)
 
 
-def test_several_views_are_the_tests_and_weak_ones(paths: list[str]) -> None:
+def test_several_views_are_the_test_view_and_weak_views(paths: list[str]) -> None:
     index, key = torch.tensor([5, 2, 8]), (1, "labels", 3)
 
     def views(pool: UnlabeledPool, *key: Any) -> torch.Tensor:
         batches = list(UnlabeledImages(pool, CLIP_INPUTS, test_batch_size=4).plain(index, 3, key))
-        assert [len(batch) for batch in batches] == [1, 1, 1]  # so many images as views fill a batch
+        assert [len(batch) for batch in batches] == [1, 1, 1]  # a batch counts views
         return torch.cat(batches)
 
     pool = UnlabeledPool(paths)
     stacks = views(pool, *key)
     assert torch.equal(stacks[:, 0], torch.cat(list(UnlabeledImages(pool, CLIP_INPUTS).plain(index))))
     weak = VIEWS["weak"](CLIP_INPUTS)
-    for several, image_index in zip(stacks, index.tolist(), strict=True):
+    for image_views, image_index in zip(stacks, index.tolist(), strict=True):
         torch.manual_seed(derive(*key, "all", image_index, 0))
-        for view in several[1:]:
+        for view in image_views[1:]:
             assert torch.equal(view, normalize(CLIP_INPUTS)(weak(pool.image(image_index))))
     assert not torch.equal(stacks[:, 1], stacks[:, 2])
     assert torch.equal(stacks, views(UnlabeledPool(paths[::-1], cache_bytes=0), *key))
     assert not torch.equal(stacks[:, 1:], views(pool, 1, "labels", 5)[:, 1:])
 
 
-def test_every_image_comes_before_any_comes_again() -> None:
+def test_all_images_are_drawn_before_any_is_repeated() -> None:
     draws = endless_draws("a", torch.tensor([4, 7, 9]), 0)
     rounds = [[next(draws) for _ in range(3)] for _ in range(4)]
     assert all(sorted(index for _, index, _ in r) == [4, 7, 9] for r in rounds)
@@ -162,7 +162,7 @@ def test_every_image_comes_before_any_comes_again() -> None:
     assert len({tuple(index for _, index, _ in r) for r in rounds}) > 1
 
 
-def test_a_broken_image_is_named(paths: list[str], tmp_path: Path) -> None:
+def test_broken_and_missing_images_are_named(paths: list[str], tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"image .*broken\.jpg cannot be read"):
@@ -173,7 +173,7 @@ def test_a_broken_image_is_named(paths: list[str], tmp_path: Path) -> None:
         UnlabeledPool([])
 
 
-def test_an_image_that_has_changed_is_named(paths: list[str], tmp_path: Path) -> None:
+def test_a_changed_image_is_named(paths: list[str], tmp_path: Path) -> None:
     pool = UnlabeledPool([shutil.copy(path, tmp_path) for path in paths], cache_bytes=0)
     Path(pool.paths[2]).write_bytes(Path(pool.paths[3]).read_bytes())
     assert pool.image(3)
@@ -181,7 +181,7 @@ def test_an_image_that_has_changed_is_named(paths: list[str], tmp_path: Path) ->
         pool.image(2)
 
 
-def test_views_that_are_drawn_again_are_kept_while_there_is_room(paths: list[str]) -> None:
+def test_the_view_cache_is_limited_and_changes_no_bit(paths: list[str]) -> None:
     def views(kept: ViewCache) -> list[torch.Tensor]:
         images = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, kept=kept)
         epochs = (images.batches("weak", streams, 3, 1, epoch, num_fixed_views=2) for epoch in (0, 1))
@@ -189,23 +189,23 @@ def test_views_that_are_drawn_again_are_kept_while_there_is_room(paths: list[str
         return [*drawn, *images.plain(None, 2, (1,)), *images.plain(None, 2, (1,)), *images.plain()]
 
     streams = {"a": [Source("a", torch.arange(4), 4)]}
-    roomy, none, little = ViewCache(), ViewCache(0), ViewCache(3 * 2 * 3 * 32 * 32)
-    for other in (none, little):
-        assert all(torch.equal(a, b) for a, b in zip(views(roomy), views(other), strict=True))
-    of_kinds = {kind: len([1 for k, _ in roomy.views if k == kind]) for kind in ("weak", "2 views", "plain")}
-    assert of_kinds == {"weak": of_kinds["weak"], "2 views": len(paths), "plain": len(paths)} and of_kinds["weak"] <= 8
-    assert not none.views and 0 < sum(view.nbytes for view in little.views.values()) <= 3 * 2 * 3 * 32 * 32
+    unlimited, disabled, limited = ViewCache(), ViewCache(0), ViewCache(3 * 2 * 3 * 32 * 32)
+    for other in (disabled, limited):
+        assert all(torch.equal(a, b) for a, b in zip(views(unlimited), views(other), strict=True))
+    counts = {kind: len([1 for k, _ in unlimited.views if k == kind]) for kind in ("weak", "2 views", "plain")}
+    assert counts == {"weak": counts["weak"], "2 views": len(paths), "plain": len(paths)} and counts["weak"] <= 8
+    assert not disabled.views and 0 < sum(view.nbytes for view in limited.views.values()) <= 3 * 2 * 3 * 32 * 32
 
 
-def test_two_models_have_a_view_of_an_epoch_made_once(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, made = UnlabeledPool(paths), list[int]()
+def test_a_view_of_an_epoch_is_made_once_for_two_models(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, prepared_images = UnlabeledPool(paths), list[int]()
     prepared = pool.prepared
-    monkeypatch.setattr(pool, "prepared", lambda image, view: made.append(image) or prepared(image, view))
+    monkeypatch.setattr(pool, "prepared", lambda image, view: prepared_images.append(image) or prepared(image, view))
     images, streams = UnlabeledImages(pool, CLIP_INPUTS), {n: [Source(n, torch.arange(6), 2)] for n in "ab"}
     for epoch in (0, 1):
-        seen: dict[str, dict[int, torch.Tensor]] = {"a": {}, "b": {}}
+        views: dict[str, dict[int, torch.Tensor]] = {"a": {}, "b": {}}
         for batch in images.batches("strong", streams, 3, 1, epoch):
             for name, part in batch.items():
-                seen[name] |= dict(zip(part.index.tolist(), part.views, strict=True))
-        assert all(torch.equal(seen["a"][image], seen["b"][image]) for image in range(6))
-    assert sorted(made) == sorted([*range(6)] * 2)
+                views[name] |= dict(zip(part.index.tolist(), part.views, strict=True))
+        assert all(torch.equal(views["a"][image], views["b"][image]) for image in range(6))
+    assert sorted(prepared_images) == sorted([*range(6)] * 2)

@@ -17,7 +17,7 @@ WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 50, 3), dt
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 @pytest.mark.parametrize("view", VIEWS)
-def test_views_have_the_backbones_size(kind: str, view: str) -> None:
+def test_views_have_the_size_of_the_backbone(kind: str, view: str) -> None:
     make = VIEWS[view](replace(CLIP_INPUTS, augment=kind))
     image = make(WIDE)
     assert image.shape == ((2, 3, 32, 32) if "and" in view else (3, 32, 32)) and image.dtype == torch.uint8
@@ -25,8 +25,8 @@ def test_views_have_the_backbones_size(kind: str, view: str) -> None:
     assert all(torch.equal(image, other) for other in others) == (view == "plain")
 
 
-def test_signs_are_never_mirrored_or_turned() -> None:
-    """Of a picture that is dark on its left, a weak view of a sign stays dark on its left."""
+def test_symbols_are_not_mirrored_or_rotated() -> None:
+    """An image with a dark left half keeps it in all weak views."""
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:, 16:] = 255
     make = VIEWS["weak"](replace(CLIP_INPUTS, augment="symbols"))
@@ -35,7 +35,7 @@ def test_signs_are_never_mirrored_or_turned() -> None:
 
 
 @pytest.mark.parametrize(("kind", "upright"), [("natural", True), ("aerial", False)])
-def test_only_views_from_above_are_turned(kind: str, upright: bool) -> None:
+def test_only_aerial_images_are_rotated(kind: str, upright: bool) -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[16:] = 255
     make = VIEWS["weak"](replace(CLIP_INPUTS, augment=kind))
@@ -43,7 +43,7 @@ def test_only_views_from_above_are_turned(kind: str, upright: bool) -> None:
     assert all(x[:, :4].mean() < x[:, -4:].mean() + 1e-3 for x in views) == upright
 
 
-def test_batches_are_normalised_as_single_images_would_be() -> None:
+def test_normalisation_equals_a_naive_loop() -> None:
     batch = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 2, 3, 8, 8), dtype=np.uint8))
     mean, std = CLIP_INPUTS.mean, CLIP_INPUTS.std
     for image, numbers in zip(batch.flatten(0, 1), normalize(CLIP_INPUTS)(batch).flatten(0, 1), strict=True):
@@ -52,5 +52,5 @@ def test_batches_are_normalised_as_single_images_would_be() -> None:
 
 
 @pytest.mark.parametrize(("kind", "mirrored"), [("natural", True), ("symbols", False), ("aerial", True)])
-def test_dassls_transforms_do_not_mirror_signs_either(configure: Callable[..., Any], kind: str, mirrored: bool) -> None:
+def test_dassl_s_transforms_do_not_mirror_symbols(configure: Callable[..., Any], kind: str, mirrored: bool) -> None:
     assert ("random_flip" in configure("CoOp", INPUT__AUGMENT=kind).INPUT.TRANSFORMS) == mirrored
