@@ -1,7 +1,10 @@
-"""A model of random weights in a folder, as a run would leave it, and some pictures."""
+"""A saved model of random weights, images, and a limit on file sizes."""
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +31,7 @@ def finished_run(model: AdaptedModel, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Eleven images, three of them in a folder below, and four files that are none."""
+    """Eleven images, three of them in a subfolder, and files that are no images."""
     folder = tmp_path / "pictures"
     (folder / "more").mkdir(parents=True)
     for number in range(11):
@@ -40,3 +43,14 @@ def pictures(tmp_path: Path) -> Path:
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.png").write_bytes((folder / "00.png").read_bytes())
     return folder
+
+
+@contextmanager
+def limit_file_size(size: int) -> Iterator[None]:
+    """Context in which no file grows beyond a size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

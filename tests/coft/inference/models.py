@@ -1,4 +1,4 @@
-"""Models of random weights, as a run would leave them."""
+"""Adapted models with random weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = ("tabby cat", "a/b: <c>", "boat")
 
 
 def make_model(checkpoint: Path, **changes: Any) -> AdaptedModel:
-    """A model of two classifiers whose encoders differ from the backbone's."""
+    """A model of two classifiers with encoders that differ from the backbone."""
     clip_model: Any = load_clip(str(checkpoint))
     source = torch.Generator().manual_seed(1)
     classifiers = {}

@@ -1,4 +1,4 @@
-"""Exports compute what the run's model computes, and are written whole or not at all."""
+"""Exports predict the same as the run's model, and are written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def run(request: pytest.FixtureRequest, checkpoints: dict[str, Path], tmp_path: 
 
 @pytest.fixture
 def resnet_run(checkpoints: dict[str, Path], tmp_path: Path) -> Path:
-    """Where the encoder makes no difference."""
+    """A run for tests that do not depend on the encoder."""
     save(make_model(checkpoints["resnet"]), tmp_path / "run" / "model")
     return tmp_path / "run"
 
 
 def head_of(folder: Path) -> tuple[Tensor, float, dict[str, str]]:
     with safe_open(folder / "head.safetensors", "pt") as head:
-        words = head.metadata()
-        return head.get_tensor("weight"), float(words["logit_scale"]), words
+        metadata = head.metadata()
+        return head.get_tensor("weight"), float(metadata["logit_scale"]), metadata
 
 
-def test_a_folder_of_open_clips(run: Path, pictures: Path, tmp_path: Path) -> None:
+def test_open_clip_loads_an_export(run: Path, pictures: Path, tmp_path: Path) -> None:
     import open_clip
 
     out = tmp_path / "new" / "clip"
     assert main([str(run), "--to", "open_clip", str(out), "--peers", "b", "--images", str(pictures)]) == 0
     loaded, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{out}")
-    model, (weight, scale, words) = load(run), head_of(out)
-    assert json.loads(words["classes"]) == list(CLASSES)
+    model, (weight, scale, metadata) = load(run), head_of(out)
+    assert json.loads(metadata["classes"]) == list(CLASSES)
     with torch.no_grad():
         features = F.normalize(loaded.eval().encode_image(noise(4)), dim=-1)
         expected = Exported(parts_of(model, "b"))(noise(4))
@@ -69,7 +69,7 @@ def test_a_folder_of_open_clips(run: Path, pictures: Path, tmp_path: Path) -> No
     assert "same class as the run's model for " in (out / "README.md").read_text()
 
 
-def test_the_photo_backbone_goes_back_to_where_it_is_from(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_an_export_of_the_photo_backbone_is_loaded_by_the_project(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     clip_model: Any = load_clip("photo")
     encoder, vectors = copy.deepcopy(clip_model.visual), F.normalize(torch.randn(3, 256), dim=-1)
     encoder.head.proj.weight.mul_(1.1)
@@ -82,9 +82,9 @@ def test_the_photo_backbone_goes_back_to_where_it_is_from(checkpoints: dict[str,
     )
     save(model, tmp_path / "run" / "model")
     assert main([str(tmp_path / "run"), "--to", "open_clip", str(tmp_path / "out")]) == 0
-    again: Any = load_clip(f"open_clip:{tmp_path / 'out'}")
+    exported: Any = load_clip(f"open_clip:{tmp_path / 'out'}")
     with torch.no_grad():
-        torch.testing.assert_close(again.visual(noise(2, 64)), encoder(noise(2, 64)), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(exported.visual(noise(2, 64)), encoder(noise(2, 64)), atol=1e-5, rtol=1e-4)
     assert "compared with the run's model: there were no images" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -94,9 +94,9 @@ def test_onnx_gives_the_same_probabilities(run: Path, tmp_path: Path, peers: str
 
     assert main([str(run), "--to", "onnx", str(tmp_path / "out"), "--peers", peers]) == 0
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
-    words = session.get_modelmeta().custom_metadata_map
-    assert json.loads(words["classes"]) == list(CLASSES)
-    steps = json.loads(words["preprocessing"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == list(CLASSES)
+    steps = json.loads(metadata["preprocessing"])
     assert steps["mean"] == [0.5] * 3 and steps["std"] == [0.25] * 3 and steps["center_crop"] == [32, 32]
     model = load(run)
     for count in (1, 5):
@@ -109,7 +109,9 @@ def test_onnx_gives_the_same_probabilities(run: Path, tmp_path: Path, peers: str
             np.testing.assert_allclose(probabilities, model.predict(images).probabilities.numpy(), atol=1e-4)
 
 
-def test_int8_says_what_it_costs(run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_int8_reports_its_agreement(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--to", "onnx", "--int8", "--peers", "a"]
     assert main([str(run), *flags, str(tmp_path / "one"), "--images", str(pictures)]) == 0
     messages = capsys.readouterr().err
@@ -119,7 +121,7 @@ def test_int8_says_what_it_costs(run: Path, pictures: Path, tmp_path: Path, caps
     assert "dynamic quantisation" in (tmp_path / "two" / "README.md").read_text()
 
 
-def test_what_is_not_the_same_is_not_exported(
+def test_an_export_with_other_predictions_is_not_written(
     resnet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
@@ -130,7 +132,7 @@ def test_what_is_not_the_same_is_not_exported(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_vectors_alone_are_all_there_is_where_the_encoder_is_frozen(
+def test_a_head_of_a_frozen_encoder_has_the_vectors_only(
     checkpoints: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip_model: Any = load_clip(str(checkpoints["vit"]))
@@ -142,32 +144,28 @@ def test_vectors_alone_are_all_there_is_where_the_encoder_is_frozen(
     )
     save(model, tmp_path / "run" / "model")
     out = tmp_path / "out"
-    out.mkdir()  # an empty folder is taken
+    out.mkdir()  # an empty folder is accepted
     assert main([str(tmp_path / "run"), "--to", "head", str(out), "--images", str(pictures)]) == 0
     assert "100.0 % of 11 images" in capsys.readouterr().err
-    weight, scale, words = head_of(out)
-    assert torch.equal(weight, vectors) and scale == 20 and words["backbone_fingerprint"] == model.backbone.fingerprint
+    weight, scale, metadata = head_of(out)
+    assert (
+        torch.equal(weight, vectors) and scale == 20 and metadata["backbone_fingerprint"] == model.backbone.fingerprint
+    )
     assert (out / "head.safetensors").stat().st_size < 2000
 
 
-def test_one_vector_a_class_is_the_joint_score(model: AdaptedModel) -> None:
-    with torch.no_grad():
-        probabilities = Exported(parts_of(model, "both"))(noise(6))
-    torch.testing.assert_close(probabilities, model.predict(noise(6)).probabilities, atol=1e-5, rtol=1e-4)
-
-
-def test_the_average_is_of_every_weight(model: AdaptedModel) -> None:
+def test_the_average_covers_every_weight(model: AdaptedModel) -> None:
     parts = parts_of(model, "both")
     mean = average(parts)
     for name, value in mean.encoder.state_dict().items():
-        each = [part.encoder.state_dict()[name] for part in parts]
-        torch.testing.assert_close(value, ((each[0].double() + each[1].double()) / 2).to(value.dtype))
+        values = [part.encoder.state_dict()[name] for part in parts]
+        torch.testing.assert_close(value, ((values[0].double() + values[1].double()) / 2).to(value.dtype))
     torch.testing.assert_close(mean.weight, (parts[0].weight + parts[1].weight) / 2)
     same = average([parts[0], parts[0]])
     assert torch.equal(same.encoder(noise(2)), parts[0].encoder(noise(2)))
 
 
-def test_low_rank_updates_become_part_of_the_weights(checkpoints: dict[str, Path]) -> None:
+def test_low_rank_updates_are_merged_into_the_weights(checkpoints: dict[str, Path]) -> None:
     visual: Any = load_clip(str(checkpoints["vit"])).visual
     encoder = VISUAL_MODULES["lora"](visual, torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -180,7 +178,7 @@ def test_low_rank_updates_become_part_of_the_weights(checkpoints: dict[str, Path
         assert not torch.allclose(plain_encoder(noise(2)), visual(noise(2)), atol=1e-3)
 
 
-def test_the_card_says_what_it_is_and_takes_no_code(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_the_card_describes_the_run_and_escapes_markup(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     about = {
         "trainer": "CoFT",
         "dataset": "My <b>images</b>",
@@ -198,7 +196,7 @@ def test_the_card_says_what_it_is_and_takes_no_code(checkpoints: dict[str, Path]
     assert "91.2 % of the test images" in card and "CoFT (our reconstruction)" in card and "No label was read" in card
 
 
-def test_no_export_is_a_pickle(resnet_run: Path, tmp_path: Path) -> None:
+def test_exports_contain_no_pickle(resnet_run: Path, tmp_path: Path) -> None:
     for to in ("open_clip", "onnx", "head"):
         assert main([str(resnet_run), "--to", to, str(tmp_path / to)]) == 0
         suffixes = {path.suffix for path in (tmp_path / to).iterdir()}
@@ -216,12 +214,12 @@ def test_no_export_is_a_pickle(resnet_run: Path, tmp_path: Path) -> None:
         (["DIR", "--to", "head", "DIR"], "no such folder; check the path"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_bad_arguments_are_refused(
     flags: list[str], message: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(finished_run.rglob("*"))
-    words = {"RUN": finished_run, "FULL": finished_run, "DIR": tmp_path / "out"}
-    for key, value in words.items():
+    paths = {"RUN": finished_run, "FULL": finished_run, "DIR": tmp_path / "out"}
+    for key, value in paths.items():
         flags = [flag.replace(key, str(value)) for flag in flags]
     assert main(flags) == 2
     printed = capsys.readouterr().err
@@ -229,7 +227,7 @@ def test_a_mistake_is_one_line(
     assert sorted(finished_run.rglob("*")) == before and not list(tmp_path.iterdir())
 
 
-def test_a_package_that_is_missing_is_named(
+def test_a_missing_package_is_named(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -237,7 +235,7 @@ def test_a_package_that_is_missing_is_named(
     assert "pip install onnx onnxruntime" in capsys.readouterr().err
 
 
-def test_images_of_the_run_are_taken_for_the_comparison(
+def test_images_of_the_run_are_used_for_the_comparison(
     resnet_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [f"{path},boat" for path in (pictures / "00.png", pictures / "cut.jpg", tmp_path / "gone.png")]
@@ -246,21 +244,21 @@ def test_images_of_the_run_are_taken_for_the_comparison(
     assert "% of 1 image\n" in capsys.readouterr().err
 
 
-def test_a_single_encoder_is_the_one_nearest_to_both(
+def test_single_selects_the_encoder_that_agrees_most_with_both(
     checkpoints: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Peer A's encoder is noise, and its vectors are short: the mean of both follows B, and the average of the
-    weights knows nothing.
-    """
+    """Peer A has a noisy encoder and a low scale, so the prediction of both follows peer B."""
     model = make_model(checkpoints["resnet"])
     first = model.predictor.classifiers["peer_a"]
     views = model.batch([model.view(pictures / name) for name in ("00.png", "01.png", "02.png")])
     features = model.features(views)[0]
-    sure = FinalClassifier(first.encoder, F.normalize(features - features.mean(dim=0), dim=-1), None, 100.0)
+    confident = FinalClassifier(first.encoder, F.normalize(features - features.mean(dim=0), dim=-1), None, 100.0)
     noisy = copy.deepcopy(first.encoder)
     for parameter in noisy.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-    predictor = Predictor({"peer_a": replace(sure, encoder=noisy, positive=-sure.positive, scale=10.0), "peer_b": sure})
+    predictor = Predictor(
+        {"peer_a": replace(confident, encoder=noisy, positive=-confident.positive, scale=10.0), "peer_b": confident}
+    )
     save(make_model(checkpoints["resnet"], predictor=predictor), tmp_path / "run" / "model")
     flags = [str(tmp_path / "run"), "--images", str(pictures), "--single", "--to"]
     assert main([*flags, "onnx", str(tmp_path / "onnx")]) == 0
@@ -272,25 +270,24 @@ def test_a_single_encoder_is_the_one_nearest_to_both(
     assert all(line in (tmp_path / "onnx" / "README.md").read_text() for line in messages.splitlines()[:2])
     assert main([*flags, "open_clip", str(tmp_path / "clip")]) == 0
     weight, scale, _ = head_of(tmp_path / "clip")
-    assert torch.equal(weight, sure.positive) and scale == 100
+    assert torch.equal(weight, confident.positive) and scale == 100
 
 
-def test_known_classes_say_what_an_export_costs(
+def test_labelled_test_images_give_the_accuracy_of_an_export(
     resnet_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run's test images are found below the folder of the data, and right is what the table says."""
     model, names = load(resnet_run), ["00.png", "01.png", "more/08.png"]
     with torch.no_grad():
         views = model.batch([model.view(pictures / name) for name in names])
-        right = model.predict(views).probabilities.argmax(dim=1).tolist()
+        labels = model.predict(views).probabilities.argmax(dim=1).tolist()
         single = Exported(parts_of(model, "b"))(views).argmax(dim=1).tolist()
-    right[0] = (right[0] + 1) % len(CLASSES)
-    classes_by_name = zip(names, (CLASSES[label] for label in right), strict=True)
+    labels[0] = (labels[0] + 1) % len(CLASSES)
+    classes_by_name = zip(names, (CLASSES[label] for label in labels), strict=True)
     table = "image,class,end\n" + "".join(f'{name},"{label}",boat\n' for name, label in classes_by_name)
     (resnet_run / "test_predictions.csv").write_text(table + "gone.png,boat,boat\n05.png,,boat\n06.png,horse,boat\n")
     (resnet_run / "config.yaml").write_text(f"DATASET: {{ROOT: {pictures}}}")
     assert main([str(resnet_run), "--to", "onnx", "--peers", "b", str(tmp_path / "out")]) == 0
-    share = 100 * sum(a == b for a, b in zip(right, single, strict=True)) / 3
+    share = 100 * sum(a == b for a, b in zip(labels, single, strict=True)) / 3
     line = f"accuracy of the export {share:.1f} %, of the run's model 66.7 %, on 3 labelled test images"
     assert line in capsys.readouterr().err and line in (tmp_path / "out" / "README.md").read_text()
 
@@ -298,7 +295,7 @@ def test_known_classes_say_what_an_export_costs(
 @pytest.mark.parametrize(
     "text", ["image,class\n00.png\n", "image,class\n\x00,\x00,\n" + "x" * 200_000, "image\n00.png\n"]
 )
-def test_a_damaged_table_of_the_run_is_named(
+def test_a_damaged_table_of_the_run_is_refused(
     text: str, resnet_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (resnet_run / "test_predictions.csv").write_text(text)

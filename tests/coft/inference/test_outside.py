@@ -1,4 +1,4 @@
-"""What others may have put into a model's folder, a list, a journal: one line, or what was meant."""
+"""Untrusted models, lists and journals: bad content is refused in one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
 
 
 def describe(run: Path, **parts: Any) -> None:
-    """Change a model's description on purpose; "a__b" is a part of a part."""
+    """Change a model's description; "a__b" is key b within a."""
     path = run / "model" / "model.json"
     content = {key: part for key, part in json.loads(path.read_text()).items() if key != "sha256"}
     for name, part in parts.items():
@@ -69,19 +69,19 @@ PARTS: list[tuple[str, tuple[Any, ...]]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in PARTS for value in values])
-def test_a_part_of_a_description_that_cannot_be_is_one_line(run: Path, name: str, value: Any) -> None:
+def test_a_bad_value_in_a_description_is_refused(run: Path, name: str, value: Any) -> None:
     describe(run, **{name: value})
     with pytest.raises(UserError, match=r"model\.json: is damaged \(.*\); copy it again"):
         load(run)
 
 
-def test_frozen_stages_that_the_backbone_does_not_have_are_those_of_the_description(run: Path) -> None:
+def test_too_many_frozen_stages_are_an_error_of_the_description(run: Path) -> None:
     describe(run, backbone__frozen_stages=1000)
     with pytest.raises(UserError, match=r"^model\.json: backbone\.frozen_stages is 1000"):
         load(run)
 
 
-def classes_alone(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
+def change_classifiers(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {name: change(x) if name.startswith("classifiers") else x for name, x in tensors.items()}
 
 
@@ -95,12 +95,12 @@ def classes_alone(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Ten
         lambda tensors: {**tensors, "encoders.77.x": torch.zeros(1)},
         lambda tensors: {**tensors, "x": torch.zeros(1)},
         lambda tensors: {},
-        classes_alone(lambda x: x[:, :5].contiguous()),
-        classes_alone(lambda x: x[:1].contiguous()),
-        classes_alone(lambda x: x[:, 0].contiguous()),
+        change_classifiers(lambda x: x[:, :5].contiguous()),
+        change_classifiers(lambda x: x[:1].contiguous()),
+        change_classifiers(lambda x: x[:, 0].contiguous()),
     ],
 )
-def test_tensors_of_another_kind_are_one_line(run: Path, change: Callable[[Tensors], Tensors]) -> None:
+def test_tensors_of_other_types_shapes_or_names_are_refused(run: Path, change: Callable[[Tensors], Tensors]) -> None:
     path = run / "model" / "model.safetensors"
     save_file(change(load_file(path)), path)
     describe(run, weights__sha256=hashlib.sha256(path.read_bytes()).hexdigest())
@@ -109,7 +109,7 @@ def test_tensors_of_another_kind_are_one_line(run: Path, change: Callable[[Tenso
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-def test_vectors_of_other_floats_are_read(run: Path, kind: torch.dtype, pictures: Path) -> None:
+def test_tensors_of_other_float_types_are_read(run: Path, kind: torch.dtype, pictures: Path) -> None:
     path = run / "model" / "model.safetensors"
     save_file({name: x.to(kind) for name, x in load_file(path).items()}, path)
     describe(run, weights__sha256=hashlib.sha256(path.read_bytes()).hexdigest())
@@ -117,22 +117,22 @@ def test_vectors_of_other_floats_are_read(run: Path, kind: torch.dtype, pictures
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_a_model_is_no_pipe(run: Path, name: str) -> None:
+def test_pipes_in_place_of_model_files_are_refused(run: Path, name: str) -> None:
     (run / "model" / name).unlink()
     os.mkfifo(run / "model" / name)
     with pytest.raises(UserError):
         load(run)
 
 
-# -------------------------------------------------------------------- what is given and written
+# -------------------------------------------------------------------- images and tables
 
 
-def test_a_list_with_zero_bytes_has_names_with_any_letters() -> None:
+def test_a_list_may_be_separated_by_null_bytes() -> None:
     assert list(names_in(["a b\0c\n", "\n", "d\0", "e"])) == ["a b", "c\n\nd", "e"]
     assert list(names_in(["a\r\n", "\n", "b c"])) == ["a", "b c"]
 
 
-def test_a_mark_at_the_beginning_of_a_list_is_no_part_of_a_name() -> None:
+def test_a_byte_order_mark_is_removed() -> None:
     assert list(names_in(["\ufeffa.png\n", "b.png\n"])) == ["a.png", "b.png"]
 
 
@@ -146,7 +146,7 @@ def test_an_empty_path_is_refused(
     assert f"{flag}: expected a path" in capsys.readouterr().err and sorted(pictures.iterdir()) == before
 
 
-def test_where_no_image_can_be_read_it_is_an_error_and_no_file_is_written(
+def test_without_a_readable_image_there_is_an_error_and_no_file(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"none")
@@ -154,7 +154,7 @@ def test_where_no_image_can_be_read_it_is_an_error_and_no_file_is_written(
     assert "1 file, and none is an image" in capsys.readouterr().err and not (tmp_path / "rows.csv").exists()
 
 
-def test_what_cannot_be_listed_is_named_and_the_rest_comes(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pictures / "circle").symlink_to("circle")
     (pictures / "circle.png").symlink_to("circle.png")
     scandir = os.scandir
@@ -169,7 +169,7 @@ def test_what_cannot_be_listed_is_named_and_the_rest_comes(pictures: Path, monke
     assert {"00.png", "07.png", "circle.png", "more"} <= set(names) and "08.png" not in names
 
 
-def test_a_carriage_return_in_a_name_stays_in_its_cell(
+def test_a_carriage_return_in_a_name_is_quoted(
     finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / "00.png").rename(pictures / "a\rb.png")
@@ -188,6 +188,9 @@ HEAD = json.dumps({"format": FORMAT, "link": False}) + "\n"
 @pytest.mark.parametrize(
     "text",
     [
+        "",
+        "nothing\n",
+        json.dumps({"from": "/a", "to": "cat/a"}) + "\n",
         json.dumps({"format": FORMAT}) + "\n",
         json.dumps({"format": FORMAT, "link": "no"}) + "\n",
         HEAD + "[" * 100_000 + "\n",
@@ -196,24 +199,29 @@ HEAD = json.dumps({"format": FORMAT, "link": False}) + "\n"
         HEAD + json.dumps({"from": "/\ud800", "to": "cat/a"}) + "\n",
         HEAD + json.dumps({"from": "/a", "to": "cat/\ud800"}) + "\n",
         HEAD + json.dumps({"from": "a", "to": "cat/a"}) + "\n",
+        HEAD + json.dumps({"from": "/a", "to": "../a"}) + "\n",
+        HEAD + json.dumps({"from": "/a", "to": "../../etc/a"}) + "\n",
+        HEAD + json.dumps({"from": "/a", "to": 1}) + "\n",
+        HEAD + json.dumps({"made": ".."}) + "\n",
+        HEAD + "[]\n",
         HEAD + json.dumps({"made": "a\0"}) + "\n",
         HEAD + json.dumps({"made": "\ud800"}) + "\n",
         HEAD + json.dumps({"from": "/a", "to": "cat/a", "size": -1}) + "\n",
     ],
 )
-def test_what_is_no_journal_is_one_line(text: str, tmp_path: Path) -> None:
+def test_a_bad_journal_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "journal").write_text(text)
-    with pytest.raises(UserError, match="is no journal"):
+    with pytest.raises(UserError, match=r"--undo .*is no journal"):
         undo(tmp_path / "journal")
 
 
-def test_a_journal_is_no_pipe(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_journal_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "journal")
     with pytest.raises(UserError, match="no plain file"):
         undo(tmp_path / "journal")
 
 
-def test_a_file_that_was_edited_since_stays_where_it_is(pictures: Path, tmp_path: Path) -> None:
+def test_undo_leaves_edited_files(pictures: Path, tmp_path: Path) -> None:
     sorter = Sorter(tmp_path / "sorted", ["cat"], False)
     moved = [sorter.put(pictures / name, "cat") for name in ("00.png", "01.png", "02.png")]
     sorter.close()
@@ -224,9 +232,7 @@ def test_a_file_that_was_edited_since_stays_where_it_is(pictures: Path, tmp_path
     assert moved[0].read_bytes() == b"edited" and moved[1].is_dir() and (pictures / "02.png").is_file()
 
 
-def test_a_moved_relative_link_leads_to_the_same_file_and_says_the_same_when_it_is_back(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_a_moved_relative_link_keeps_its_target_and_is_restored(pictures: Path, tmp_path: Path) -> None:
     link, target = pictures / "link.png", (pictures / "00.png").resolve()
     link.symlink_to("more/../00.png")
     sorter = Sorter(tmp_path / "sorted", ["cat"], False)
@@ -237,7 +243,7 @@ def test_a_moved_relative_link_leads_to_the_same_file_and_says_the_same_when_it_
     assert str(link.readlink()) == "more/../00.png" and link.resolve() == target
 
 
-def test_undo_goes_into_no_linked_folder_and_one_loop_of_links_does_not_end_it(
+def test_undo_does_not_follow_linked_folders_and_survives_loops(
     pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sorter = Sorter(tmp_path / "sorted", ["cat"], False)

@@ -1,4 +1,4 @@
-"""The command that predicts images: lines, broken files, sorting, and what can be wrong."""
+"""`coft predict`: rows, broken files, sorting and bad arguments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def expected(model: AdaptedModel, path: Path) -> Any:
     return model.predict(model.batch([model.view(path)]))
 
 
-def test_each_image_gets_a_line_and_broken_files_are_named(
+def test_each_image_has_a_row_and_broken_files_are_named(
     finished_run: Path, model: AdaptedModel, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(finished_run), str(pictures)]) == 0
@@ -39,17 +39,17 @@ def test_each_image_gets_a_line_and_broken_files_are_named(
     assert [Path(row["path"]).name for row in rows] == [f"{n:02}.png" for n in range(11)]
     for row in rows:
         prediction = expected(model, Path(row["path"]))
-        shares, labels = prediction.probabilities[0].topk(2)
+        confidences, labels = prediction.probabilities[0].topk(2)
         assert [row["class"], row["class_2"]] == [CLASSES[label] for label in labels.tolist()]
-        assert float(row["confidence"]) == pytest.approx(float(shares[0]), abs=2e-6)
-        assert float(row["confidence_2"]) == pytest.approx(float(shares[1]), abs=2e-6)
+        assert float(row["confidence"]) == pytest.approx(float(confidences[0]), abs=2e-6)
+        assert float(row["confidence_2"]) == pytest.approx(float(confidences[1]), abs=2e-6)
         assert float(row["p_clean"]) == pytest.approx(float(prediction.p_clean[0, labels[0]]), abs=2e-6)
     for name in ("cut.jpg", "empty.png", "gone.png"):
         assert f"skipped {pictures / name}: " in printed.err
     assert "Predicted 11 images" in printed.err and "skipped: 3" in printed.err
 
 
-def test_json_lines_with_more_classes_to_a_file(
+def test_json_lines_with_all_classes_are_written_to_a_file(
     finished_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "lines.jsonl"
@@ -64,7 +64,7 @@ def test_json_lines_with_more_classes_to_a_file(
         assert (line["class"], line["confidence"]) == tuple(line["top"][0].values())
 
 
-def test_below_a_confidence_the_class_is_unsure(
+def test_the_class_is_unsure_below_a_confidence(
     finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(finished_run), str(pictures)])
@@ -83,17 +83,17 @@ def test_below_a_confidence_the_class_is_unsure(
     ]
 
 
-def test_without_a_number_what_is_rather_wrong_than_right_is_unsure(
+def test_the_default_of_unsure_is_a_half(
     finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = []
+    outputs = []
     for words in (["--unsure"], ["--unsure", "0.5"]):
         assert main([str(finished_run), str(pictures), *words]) == 0
-        said.append(capsys.readouterr().out)
-    assert said[0] == said[1] and "likeliest" in said[0].splitlines()[0]
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] and "likeliest" in outputs[0].splitlines()[0]
 
 
-def test_files_are_sorted_and_put_back(finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_are_moved_and_restored(finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.lstat().st_ino for path in pictures.rglob("*") if not path.is_dir()}
     target = pictures / "sorted"
     assert main([str(finished_run), str(pictures), "--move", str(target)]) == 0
@@ -104,16 +104,16 @@ def test_files_are_sorted_and_put_back(finished_run: Path, pictures: Path, capsy
         assert Path(row["moved_to"]).is_file()
         assert not Path(row["path"]).exists()
     assert (pictures / "cut.jpg").exists()
-    assert main([str(finished_run), str(pictures), "--move", str(target)]) == 0, "what is sorted is left out"
-    again = capsys.readouterr().err
-    assert "Predicted 0 images" in again and "--undo" not in again
+    assert main([str(finished_run), str(pictures), "--move", str(target)]) == 0  # sorted files are left out
+    second = capsys.readouterr().err
+    assert "Predicted 0 images" in second and "--undo" not in second
     (journal,) = target.glob("sorted-*.jsonl")
     assert str(journal) in printed.err
     assert main(["--undo", str(target)]) == 0
     assert {path: path.lstat().st_ino for path in pictures.rglob("*") if not path.is_dir()} == before
 
 
-def test_json_lines_say_where_a_link_is(
+def test_json_lines_have_the_path_of_the_link(
     finished_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--format", "jsonl", "--link", str(tmp_path / "linked")]
@@ -126,20 +126,20 @@ def test_json_lines_say_where_a_link_is(
     assert capsys.readouterr().err == "Undone: 1 file\n"
 
 
-def test_a_terminal_gets_nothing_to_obey_and_a_pipe_the_name_as_it_is(
+def test_control_characters_are_escaped_on_a_terminal_only(
     finished_run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    odd = pictures / "\x1b[31m\r\u202e.png"
-    odd.write_bytes((pictures / "00.png").read_bytes())
-    assert main([str(finished_run), str(odd)]) == 0
-    assert str(odd) in capsys.readouterr().out
+    path = pictures / "\x1b[31m\r\u202e.png"
+    path.write_bytes((pictures / "00.png").read_bytes())
+    assert main([str(finished_run), str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    assert main([str(finished_run), str(odd)]) == 0
+    assert main([str(finished_run), str(path)]) == 0
     _, row, end = capsys.readouterr().out.split("\n")
     assert r"\x1b[31m\r\u202e.png" in row and row.isprintable() and end == ""
 
 
-def test_files_are_moved_though_nobody_reads_on(
+def test_files_are_moved_though_the_pipe_is_closed(
     finished_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = os.pipe()
@@ -150,15 +150,15 @@ def test_files_are_moved_though_nobody_reads_on(
     assert len(list((tmp_path / "sorted").glob("*/*.png"))) == 11
 
 
-def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_put_back(
+def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_restored(
     finished_run: Path,
     pictures: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A file that is named twice is moved once; the command that is named at the end undoes it all."""
-    before, target, move = sorted(pictures.rglob("*")), tmp_path / "to be sorted", sorting.move
+    """A file that is named twice is moved once; the printed command undoes all moves."""
+    before, target, move = sorted(pictures.rglob("*")), tmp_path / "sorted files", sorting.move
 
     def refused(start: Path, to: Path) -> None:
         if start.name in ("03.png", "05.png"):
@@ -178,26 +178,25 @@ def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_put_back(
     assert sorted(pictures.rglob("*")) == before and not list(target.iterdir())
 
 
-def test_memory_is_bounded_however_many_images_there_are(
+def test_only_a_limited_number_of_images_is_read_ahead(
     model: AdaptedModel, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No image is read long before it is needed."""
-    taken = 0
+    count = 0
 
     def endless() -> Any:
-        nonlocal taken
+        nonlocal count
         while True:
-            taken += 1
-            yield Source(str(taken), pictures / "00.png")
+            count += 1
+            yield Source(str(count), pictures / "00.png")
 
-    seen = predict_all(model, endless(), batch_size=4)
+    predictions = predict_all(model, endless(), batch_size=4)
     for number in range(1, 40):
-        assert next(seen).source.shown == str(number)
-        assert taken <= number + 4 * (stream.AHEAD + 1) + 1
-    seen.close()  # type: ignore[attr-defined]
+        assert next(predictions).source.shown == str(number)
+        assert count <= number + 4 * (stream.AHEAD + 1) + 1
+    predictions.close()  # type: ignore[attr-defined]
 
 
-def test_lines_come_in_order_whatever_is_read_first(model: AdaptedModel, pictures: Path) -> None:
+def test_predictions_are_in_the_order_of_the_images(model: AdaptedModel, pictures: Path) -> None:
     paths = sorted(pictures.rglob("*.png")) * 3
     outcomes = list(predict_all(model, [Source(str(i), path) for i, path in enumerate(paths)], batch_size=5))
     assert [outcome.source.shown for outcome in outcomes] == [str(i) for i in range(len(paths))]
@@ -224,7 +223,7 @@ def test_lines_come_in_order_whatever_is_read_first(model: AdaptedModel, picture
         (["--undo", "EMPTY/gone.jsonl"], "there is no such file; a journal is removed once all is undone"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_bad_arguments_are_refused(
     flags: list[str],
     message: str,
     finished_run: Path,
@@ -242,7 +241,7 @@ def test_a_mistake_is_one_line(
     assert message in printed.err
 
 
-def test_a_stop_leaves_no_half_written_file(
+def test_an_interrupt_leaves_no_half_written_file(
     finished_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*args: Any) -> Any:
