@@ -1,4 +1,4 @@
-"""The command: what is answered before anything large is imported."""
+"""The command line: help and bad paths are answered without large imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coft.cli.main import main
 from tests.forks import ROOT
 
 LARGE = ("torch", "torchvision", "pandas", "sklearn", "open_clip", "matplotlib")
-ASKED = f"""
+PROGRAM = f"""
 import sys
 from coft.cli.main import main
 for words in {{words!r}}:
@@ -25,12 +25,12 @@ for words in {{words!r}}:
 """
 
 
-def test_help_and_wrong_paths_need_no_large_library(tmp_path: Path) -> None:
-    """torch takes seconds to import. Nobody who asks for help or mistypes a path should wait for it."""
+def test_help_and_bad_paths_import_no_large_library(tmp_path: Path) -> None:
+    """torch takes seconds to import."""
     model, nowhere = tmp_path / "run" / "model", str(tmp_path / "nowhere")
     model.mkdir(parents=True)
     (model / "model.json").write_text("{}")
-    asked = {
+    commands_by_code = {
         0: [
             ["--help"],
             *([name, "--help"] for name in ("adapt", "predict", "export", "report", "review")),
@@ -46,16 +46,18 @@ def test_help_and_wrong_paths_need_no_large_library(tmp_path: Path) -> None:
             ["review", nowhere],
         ],
     }
-    commands = [arguments for argument_lists in asked.values() for arguments in argument_lists]
-    code = ASKED.format(words=commands)
+    commands = [arguments for argument_lists in commands_by_code.values() for arguments in argument_lists]
+    code = PROGRAM.format(words=commands)
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     answers = [line for line in process.stdout.splitlines() if line.startswith("answered")]
-    expected = [(code, arguments[0]) for code, argument_lists in asked.items() for arguments in argument_lists]
+    expected = [
+        (code, arguments[0]) for code, argument_lists in commands_by_code.items() for arguments in argument_lists
+    ]
     assert answers == [f"answered {name} {code} []" for code, name in expected]
-    assert process.stderr.count("error: ") == len(asked[2])
+    assert process.stderr.count("error: ") == len(commands_by_code[2])
 
 
-def test_settings_are_listed_as_adapt_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_are_listed_by_python_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", "EPOCHS", "--method", "coft+"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == sorted(lines) and any(line.startswith("phase1__epochs=") for line in lines)
@@ -63,6 +65,6 @@ def test_settings_are_listed_as_adapt_takes_them(capsys: pytest.CaptureFixture[s
     assert "coft settings lists all" in capsys.readouterr().err
 
 
-def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"coft {coft.__version__}\n"

@@ -1,4 +1,4 @@
-"""A finished run of a user's own images, whose CLIP has random weights, and its review."""
+"""A finished run on a user's images with a CLIP of random weights, and servers of its review."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from coft.review.server import Server
 from coft.review.zero_shot import ZeroShot
 from tests.coft.report.runs import write_images
 
-from .reviewed_runs import EACH, SHOWN, write_reviewed
+from .reviewed_runs import PER_CLASS, SHOWN, write_reviewed
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Path:
-    """Thirty images of each class but the last. Those of "hill" are mountains, and half of them of another kind."""
+    """Thirty images per class but none of the last; those of "hill" show mountains, half of them of another kind."""
     folder = tmp_path_factory.mktemp("review")
-    paths = write_images(folder / "images", [f"{i} <u>.png" for i in range(EACH * len(SHOWN))])
+    paths = write_images(folder / "images", [f"{i} <u>.png" for i in range(PER_CLASS * len(SHOWN))])
     return write_reviewed(folder / "run", paths, checkpoints["resnet"], folder / "images")
 
 
@@ -34,8 +34,8 @@ def read(run_folder: Path) -> tuple[Reviewed, ZeroShot]:
 
 
 @pytest.fixture
-def reviewing(run_folder: Path, read: tuple[Reviewed, ZeroShot], tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Serve reviews of the run; what they save is in the test's own folder."""
+def start_server(run_folder: Path, read: tuple[Reviewed, ZeroShot], tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Serve reviews of the run that save to the folder of the test."""
     servers = []
 
     def start() -> Server:

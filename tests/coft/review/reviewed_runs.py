@@ -1,4 +1,4 @@
-"""Runs that can be reviewed, made without training."""
+"""Runs that can be reviewed, written without training."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CLASSES = Classes(
     {"sea": ("ocean",)},
     {"forest": ["Many trees."], "sea": ["Water as far as one sees."]},
 )
-SHOWN = ("forest", "sea", "mountain", HOSTILE)  # what the images of each class in the end show; of fog there is none
-EACH = 30
+SHOWN = ("forest", "sea", "mountain", HOSTILE)  # content of the images of each class; "fog" has none
+PER_CLASS = 30
 
 
 def write_reviewed(run: Path, paths: list[str], backbone: Path, images: Path, classes: Classes = CLASSES) -> Path:
-    """Write what a run of CoFT leaves; images are as near to the names of `SHOWN` as CLIP could see them."""
+    """Write the files of a CoFT run whose image features are near the text features of `SHOWN`."""
     write_run(run, paths, classes.names, tested=False, evidence=False)
-    final = np.repeat(np.arange(len(SHOWN)), EACH)
+    final = np.repeat(np.arange(len(SHOWN)), PER_CLASS)
     rows = [
         [path, classes.names[label], 0.9, 0.8, 0.7, "peer_a+peer_b"] for path, label in zip(paths, final, strict=True)
     ]
@@ -43,7 +43,7 @@ def write_reviewed(run: Path, paths: list[str], backbone: Path, images: Path, cl
     shown = ensemble_features(clip_model, SHOWN, TEMPLATES, classes.synonyms)
     source = torch.Generator().manual_seed(0)
     features = shown[final] + 0.01 * torch.randn(len(final), shown.shape[1], generator=source)
-    features[2 * EACH : 2 * EACH + EACH // 2] += 0.05 * torch.randn(shown.shape[1], generator=source)
+    features[2 * PER_CLASS : 2 * PER_CLASS + PER_CLASS // 2] += 0.05 * torch.randn(shown.shape[1], generator=source)
     text = ensemble_features(clip_model, classes.names, TEMPLATES, classes.synonyms)
     write_frozen(run, classes.names, Table.of(F.normalize(features, dim=1)), text)
     write_classes(run / "classes.txt", classes)

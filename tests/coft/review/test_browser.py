@@ -1,4 +1,4 @@
-"""The page in a real browser. Needs Chromium (`apt-get install chromium`) and `pip install playwright`."""
+"""The review in a browser. Needs Chromium (`apt-get install chromium`) and `pip install playwright`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_file(browser: Any, reviewing: Callable[[], Server]) -> Iterator[Callable[..., Any]]:
-    """Open the page of a review: opened(width); `page.problems` is what went wrong, `page.server` who serves it."""
+def open_file(browser: Any, start_server: Callable[[], Server]) -> Iterator[Callable[..., Any]]:
+    """Open the page of a review: open_file(width); `page.problems` lists errors and messages."""
     contexts = []
 
     def start(width: int = 1280) -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()
-        page.problems, page.server = [], reviewing()
+        page.problems, page.server = [], start_server()
         page.on("console", lambda message: page.problems.append(message.text))
         page.on("pageerror", lambda error: page.problems.append(str(error)))
         page.on("requestfailed", lambda request: page.problems.append(request.url[:100]))
@@ -57,19 +57,19 @@ def card(page: Any, name: str) -> Any:
     return page.locator("#cards article").filter(has=page.get_by_role("heading", name=name, exact=True))
 
 
-def changed(page: Any, times: int) -> None:
-    """Wait until so many changes are counted."""
+def wait_for_changes(page: Any, times: int) -> None:
+    """Wait until the page counts `times` changes."""
     page.locator("#status").filter(has_text=f"{times} change").wait_for()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_run_is_mended_and_saved(width: int, open_file: Callable[..., Any], tmp_path: Path) -> None:
+def test_classes_are_edited_and_saved(width: int, open_file: Callable[..., Any], tmp_path: Path) -> None:
     page = open_file(width)
     assert page.locator("#suggestion-list li").count() >= 2
     name = card(page, "hill").get_by_label("Name", exact=True)
     name.fill("mountain")
     name.press("Enter")
-    changed(page, 1)
+    wait_for_changes(page, 1)
     shares = card(page, "mountain").locator(".share").inner_text()
     shares_shown = re.search(r"30 images in the end · zero-shot (\S+) % → (\S+) %", shares)
     assert shares_shown and float(shares_shown[1]) < 5 and float(shares_shown[2]) > 20
@@ -82,7 +82,7 @@ def test_a_run_is_mended_and_saved(width: int, open_file: Callable[..., Any], tm
     card(page, HOSTILE).get_by_role("button", name="Merge").click()
     page.get_by_label("into").select_option(label="sea")
     page.keyboard.press("Enter")
-    changed(page, 4)
+    wait_for_changes(page, 4)
     assert page.locator("#cards article").count() == 3 and card(page, "sea").locator("img").count() == 16
     assert "60 images in the end" in card(page, "sea").locator(".share").inner_text()
     page.get_by_role("button", name="Save classes").click()
@@ -101,7 +101,7 @@ def test_a_run_is_mended_and_saved(width: int, open_file: Callable[..., Any], tm
     assert page.server.ended.is_set() and page.problems == []
 
 
-def test_a_class_is_split_by_the_keyboard_and_that_is_undone(open_file: Callable[..., Any]) -> None:
+def test_a_class_is_split_by_keyboard_and_the_split_undone(open_file: Callable[..., Any]) -> None:
     page = open_file()
     order = []
     for _ in range(4):
@@ -118,7 +118,7 @@ def test_a_class_is_split_by_the_keyboard_and_that_is_undone(open_file: Callable
     assert page.locator("#split-problem").inner_text() == "Both groups need a name."
     page.keyboard.type("snow")
     page.keyboard.press("Enter")
-    changed(page, 1)
+    wait_for_changes(page, 1)
     names = [heading.inner_text() for heading in page.locator("#cards h3").all()]
     assert names[names.index("hill") + 1] == "snow" and len(names) == 6
     assert page.evaluate("document.activeElement.value") == "hill"
@@ -131,7 +131,7 @@ def test_a_class_is_split_by_the_keyboard_and_that_is_undone(open_file: Callable
     assert not page.locator("#split").is_visible() and page.problems == []
 
 
-def test_a_suggestion_is_taken_or_rejected(open_file: Callable[..., Any]) -> None:
+def test_a_suggestion_is_accepted_or_rejected(open_file: Callable[..., Any]) -> None:
     page = open_file()
     before = page.locator("#suggestion-list li").count()
     page.get_by_role("button", name="Keep fog as it is").click()
@@ -144,26 +144,26 @@ def test_a_suggestion_is_taken_or_rejected(open_file: Callable[..., Any]) -> Non
     assert page.problems == []
 
 
-def test_names_are_text_and_mistakes_are_said(open_file: Callable[..., Any], tmp_path: Path) -> None:
+def test_names_are_escaped_and_bad_names_refused(open_file: Callable[..., Any], tmp_path: Path) -> None:
     page = open_file()
     assert card(page, HOSTILE).count() == 1 and page.locator("img[src=x]").count() == 0
     name = card(page, "forest").get_by_label("Name", exact=True)
     name.fill("</script><b>x</b>")
     name.press("Enter")
-    changed(page, 1)
+    wait_for_changes(page, 1)
     assert page.locator("#cards b").count() == 0
     for wrong, message in (("sea", "the same name 'sea'|'sea' is listed twice"), ("a|b", "separates synonyms")):
         name = page.locator("#cards article").nth(2).get_by_label("Name", exact=True)
         name.fill(wrong)
         name.press("Enter")
         page.locator("#problem").filter(has_text=re.compile(message)).wait_for()
-    page.problems.clear()  # the browser reports answers that refuse
+    page.problems.clear()  # the browser logs refused requests
     page.get_by_role("button", name="Save classes").click()
     page.wait_for_timeout(100)
     assert not (tmp_path / "saved.txt").exists() and page.locator("#saved").is_hidden()
 
 
-def test_everything_has_a_name_and_stands_out(open_file: Callable[..., Any]) -> None:
+def test_images_and_fields_have_a_label(open_file: Callable[..., Any]) -> None:
     page = open_file()
     assert page.evaluate("[...document.images].every(element => element.alt.startsWith('image '))")
     fields = "[...document.querySelectorAll('input, select')].every(element => element.labels.length === 1)"

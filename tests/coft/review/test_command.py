@@ -1,4 +1,4 @@
-"""`coft review`: from the run to the command that trains anew."""
+"""`coft review`: from the run to the command of a new run."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def copied(run_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run_folder, tmp_path / "run"))
 
 
-def test_a_review_by_the_command(
+def test_a_review_saves_classes_and_prints_a_command(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     urls, commands = list[str](), list[str]()
 
-    def person(url: str) -> None:
+    def review(url: str) -> None:
         urls.append(url)
         commands.append(post(url, "save", {"classes": [["forest"], ["sea", "lake"]], "page": 0})["command"])
         post(url, "done", None)
 
-    monkeypatch.setattr(webbrowser, "open", lambda url: threading.Thread(target=person, args=[url]).start())
+    monkeypatch.setattr(webbrowser, "open", lambda url: threading.Thread(target=review, args=[url]).start())
     assert main(["review", str(copied)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/", out) and urls[0] in out
@@ -49,10 +49,10 @@ def test_a_review_by_the_command(
     assert f"  {commands[0]}\n" in out and f"--classes {copied}/classes-2.txt" in commands[0]
 
 
-def test_mistakes_are_one_line(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_refused(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "there.txt").write_text("mine\n")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as socket_in_use:
+        port = str(socket_in_use.getsockname()[1])
         for argv, message in (
             ([str(tmp_path / "nowhere")], "no such folder"),
             ([str(copied), "--to", str(tmp_path / "there.txt")], "already exists"),

@@ -1,4 +1,4 @@
-"""What a review shows of a run, and what it makes of other names."""
+"""Content of a review, and the effect of other class names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coft.review.rerun_command import command_with
 from coft.review.reviewed import read_reviewed
 from coft.review.serve import zero_shot_of
 
-from .reviewed_runs import CLASSES, EACH, HOSTILE
+from .reviewed_runs import CLASSES, HOSTILE, PER_CLASS
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,16 +29,16 @@ def copied(run_folder: Path, tmp_path: Path) -> Path:
 
 
 def names(**other: list[str]) -> list[list[str]]:
-    """The classes as a page sends them, some of them changed."""
+    """The classes as the page sends them, with changes."""
     return [other.get(name, [name, *CLASSES.synonyms.get(name, ())]) for name in CLASSES.names]
 
 
-def test_a_run_has_classes_pictures_and_suggestions(run_folder: Path) -> None:
+def test_a_review_has_classes_images_and_suggestions(run_folder: Path) -> None:
     reviewed = read_reviewed(run_folder)
     assert reviewed.classes == CLASSES and reviewed.notices == []
-    assert reviewed.counts() == [EACH, EACH, EACH, EACH, 0]
+    assert reviewed.counts() == [PER_CLASS, PER_CLASS, PER_CLASS, PER_CLASS, 0]
     shown = reviewed.shown_images()
-    assert len(shown["sea"]) == 12 and all(EACH <= row < 2 * EACH for row in shown["sea"])
+    assert len(shown["sea"]) == 12 and all(PER_CLASS <= row < 2 * PER_CLASS for row in shown["sea"])
     assert shown["fog"] == []
     texts = {(suggestion.label, suggestion.other): suggestion.text for suggestion in reviewed.suggestions()}
     assert texts[4, -1] == "“fog” has 0 of 120 images."
@@ -46,25 +46,25 @@ def test_a_run_has_classes_pictures_and_suggestions(run_folder: Path) -> None:
     assert any("fits the images of “hill” better" in text for text in texts.values())
 
 
-def test_other_names_take_other_shares(run_folder: Path) -> None:
+def test_other_names_change_the_shares_of_classes(run_folder: Path) -> None:
     reviewed = read_reviewed(run_folder)
     zero_shot = zero_shot_of(reviewed)
     before = zero_shot.effect(CLASSES)
     assert sum(before.shares) == pytest.approx(1) and before.shares[2] < 0.05 and before.shares[1] >= 0.25
-    frozen = np.bincount(reviewed.evidence.zero_shot, minlength=5) / (4 * EACH)
-    assert before.shares == pytest.approx(frozen, abs=0.02)  # features are kept in half precision
+    frozen = np.bincount(reviewed.evidence.zero_shot, minlength=5) / (4 * PER_CLASS)
+    assert before.shares == pytest.approx(frozen, abs=0.02)  # features are stored in half precision
     after = zero_shot.effect(classes_from_draft(names(hill=["mountain"]), CLASSES))
-    assert after.shares[2] > 0.2 and all(2 * EACH <= row < 3 * EACH for row in after.images[2])
+    assert after.shares[2] > 0.2 and all(2 * PER_CLASS <= row < 3 * PER_CLASS for row in after.images[2])
     merged = zero_shot.effect(classes_from_draft([["forest"], ["sea", "ocean", "hill", "fog"], [HOSTILE]], CLASSES))
     assert len(merged.shares) == 3 and sum(merged.shares) == pytest.approx(1)
     with pytest.raises(UserError, match="the text encoder reads 77"):
         zero_shot.effect(classes_from_draft(names(hill=["1 " * 90]), CLASSES))
 
 
-def test_the_halves_of_a_class_are_those_that_look_alike(run_folder: Path) -> None:
+def test_a_class_is_split_into_similar_images(run_folder: Path) -> None:
     halves = read_reviewed(run_folder).halves(2)
-    first = range(2 * EACH, 2 * EACH + EACH // 2)
-    assert sorted(map(sorted, halves)) == [list(first), list(range(first.stop, 3 * EACH))]
+    first = range(2 * PER_CLASS, 2 * PER_CLASS + PER_CLASS // 2)
+    assert sorted(map(sorted, halves)) == [list(first), list(range(first.stop, 3 * PER_CLASS))]
     with pytest.raises(UserError, match="only 0 images; 8 are needed"):
         read_reviewed(run_folder).halves(4)
 
@@ -82,7 +82,7 @@ def test_the_halves_of_a_class_are_those_that_look_alike(run_folder: Path) -> No
         ([["a b"], ["A_B"]], "the same name"),
     ],
 )
-def test_classes_that_cannot_be(content: object, message: str) -> None:
+def test_bad_classes_are_refused(content: object, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         classes_from_draft(content, CLASSES)
 
@@ -92,7 +92,7 @@ def test_descriptions_stay_with_the_name() -> None:
     assert classes == Classes(["wood", "sea", HOSTILE], {"wood": ("forest",)}, {"sea": CLASSES.descriptions["sea"]})
 
 
-def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+def test_an_existing_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "classes-2.txt").write_text("mine\n")
     with pytest.raises(UserError, match=r"classes-2.txt: already exists"):
         ClassesFile(tmp_path, tmp_path / "classes-2.txt")
@@ -107,7 +107,7 @@ def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"classes-{n}.txt" for n in (2, 3, 4)]
 
 
-def test_what_the_disk_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -117,7 +117,7 @@ def test_what_the_disk_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_is_the_runs_with_other_classes(copied: Path) -> None:
+def test_the_command_repeats_the_run_with_other_classes(copied: Path) -> None:
     reviewed = read_reviewed(copied)
     command = command_with(reviewed, copied / "classes-2.txt")
     backbone = reviewed.config["MODEL.BACKBONE.NAME"]
@@ -137,9 +137,9 @@ def test_the_command_is_the_runs_with_other_classes(copied: Path) -> None:
     )
 
 
-def test_a_classes_file_that_has_changed_is_named(copied: Path, tmp_path: Path) -> None:
+def test_a_changed_class_file_is_named(copied: Path, tmp_path: Path) -> None:
     (copied / "classes.txt").write_text("forest\nsea\n")
-    source = tmp_path / "given.txt"
+    source = tmp_path / "source.txt"
     source.write_text("wood\nsea\n")
     config = yaml.safe_load((copied / "config.yaml").read_text())
     config["DATASET"]["CLASSES"] = str(source)
@@ -150,7 +150,7 @@ def test_a_classes_file_that_has_changed_is_named(copied: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("break_it", "message"),
+    ("damage", "message"),
     [
         (lambda run: (run / "summary.json").unlink(), "the run is not finished"),
         (lambda run: (run / "config.yaml").write_text("DATASET:\n  NAME: Digits\n"), "a run on Digits, whose classes"),
@@ -161,8 +161,8 @@ def test_a_classes_file_that_has_changed_is_named(copied: Path, tmp_path: Path) 
         (lambda run: shutil.rmtree(run / "model"), "has left no model"),
     ],
 )
-def test_a_run_that_cannot_be_reviewed_is_refused_in_a_line(break_it: object, message: str, copied: Path) -> None:
-    break_it(copied)  # type: ignore[operator]
+def test_a_run_that_cannot_be_reviewed_is_refused(damage: object, message: str, copied: Path) -> None:
+    damage(copied)  # type: ignore[operator]
     with pytest.raises(UserError, match=message) as error:
         zero_shot_of(read_reviewed(copied))
     assert "\n" not in str(error.value)
