@@ -1,4 +1,4 @@
-"""Tiny random models of open_clip, in folders as open_clip writes them."""
+"""Tiny random open_clip models, in the folder format of open_clip."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def timm_config(name: str, size: int = 32, pool: str = "", proj: str = "linear")
     return {"timm_model_name": name, "timm_pool": pool, "timm_proj": proj, "image_size": size}
 
 
-CONFIGS: dict[str, dict[str, Any]] = {  # of which every trainer is run
+CONFIGS: dict[str, dict[str, Any]] = {  # trainers are tested on these
     "vit": config_of(VIT),
     "resnet": config_of({"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16}),
     "timm-cnn": config_of(timm_config("test_efficientnet", 64)),
     "timm-vit": config_of(timm_config("test_vit"), custom_text=True),
     "siglip": config_of(timm_config("test_vit", pool="map", proj="none"), SIGLIP, custom_text=True, init_logit_bias=-9),
 }
-MORE: dict[str, dict[str, Any]] = {
+MORE_CONFIGS: dict[str, dict[str, Any]] = {
     "vit-quick-scales": config_of(
         VIT | {"ls_init_value": 0.5}, {"ls_init_value": 0.5}, quick_gelu=True, custom_text=True
     ),
@@ -60,12 +60,12 @@ MORE: dict[str, dict[str, Any]] = {
     "timm-eva": config_of(timm_config("tiny_eva_of_tests")),
     "timm-vit-registers-worldwide": config_of(timm_config("test_vit2"), WORLDWIDE, custom_text=True),
 }
-EVERY = CONFIGS | MORE
+ALL_CONFIGS = CONFIGS | MORE_CONFIGS
 
 
 @cache
 def register_eva() -> None:
-    """Add a tiny Eva to timm's models, which has none."""
+    """Register a tiny Eva with timm, which has none."""
     from timm.models import register_model
     from timm.models.eva import Eva
 
@@ -78,7 +78,7 @@ def register_eva() -> None:
 
 
 def make_model(config: dict[str, Any], seed: int = 0) -> Any:
-    """open_clip's model with random weights far from their start, in evaluation mode."""
+    """An open_clip model with random weights, in evaluation mode."""
     import open_clip
     from open_clip.coca_model import CoCa
 
@@ -90,17 +90,17 @@ def make_model(config: dict[str, Any], seed: int = 0) -> Any:
         **{key: value for key, value in config.items() if key != "custom_text"}
     )
     for parameter in model.parameters():
-        if parameter.dim() == 1 and parameter.std() == 0:  # norms, biases and scales that start at 0 or 1 hide mistakes
+        if parameter.dim() == 1 and parameter.std() == 0:  # constant norms, biases and scales hide mistakes
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.1)
     side = config["vision_cfg"]["image_size"]
-    with torch.no_grad():  # without statistics of their own, random layers give all images the same features
+    with torch.no_grad():  # without fitted statistics all images have the same features
         for _ in range(20):
             model.train().visual(torch.randn(8, 3, side, side) + torch.randn(8, 3, 1, 1))
     return model.eval().requires_grad_(False)
 
 
 def write_model(folder: Path, config: dict[str, Any], preprocess: dict[str, Any] = HALF, seed: int = 0) -> Path:
-    """Write a random model as open_clip does, with a tokenizer if it is not CLIP's."""
+    """Write a random model in open_clip's format, with a tokenizer unless it uses CLIP's."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
@@ -113,12 +113,12 @@ def write_model(folder: Path, config: dict[str, Any], preprocess: dict[str, Any]
 
 
 def write_tokenizer(folder: Path, starts: bool) -> None:
-    """Write a tokenizer of Hugging Face: of T5's kind, or with a token at the start and pieces as Gemma has them."""
+    """Write a Hugging Face tokenizer: like T5's, or (`starts`) with a start token and pieces like Gemma's."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    own = Tokenizer(models.BPE(unk_token="<unk>"))
-    own.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never" if starts else "always")
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never" if starts else "always")
     letters = "abcdefghijklmnopqrstuvwxyzX.,"
     trainer = trainers.BpeTrainer(
         vocab_size=300,
@@ -126,10 +126,10 @@ def write_tokenizer(folder: Path, starts: bool) -> None:
         initial_alphabet=[*letters, "▁"],
         show_progress=False,
     )
-    own.train_from_iterator(["a photo of a cat.", "a photo of the dog, a type of pet.", "red circle"] * 9, trainer)
+    bpe.train_from_iterator(["a photo of a cat.", "a photo of the dog, a type of pet.", "red circle"] * 9, trainer)
     template = "<s> $A </s>" if starts else "$A </s>"
-    own.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 2)])
+    bpe.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 2)])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=own, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     )
     tokenizer.save_pretrained(folder)

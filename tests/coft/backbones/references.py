@@ -1,4 +1,4 @@
-"""Plain forward passes of CLIP and CoOp, and a CLIP in float64 to compare with them."""
+"""Plain forward passes of CLIP and CoOp, and a CLIP in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXACT = {"atol": 1e-10, "rtol": 0.0}
 
 
 class Program:
-    """A pickle that would make a file."""
+    """A pickle that creates a file when it is executed."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -24,7 +24,7 @@ class Program:
 
 
 def double_clip(width: int = 64, layers: int = 3, vision_layers: int = 1) -> Any:
-    """A CLIP in float64; CLIP's own layer norms compute in fp32 whatever they are given."""
+    """A CLIP in float64, including its layer norms, which CLIP computes in fp32."""
     torch.manual_seed(0)
     model = CLIP(32, 32, vision_layers, 64, 16, 77, 49408, width, 4, layers).double().eval().requires_grad_(False)
     for module in model.modules():
@@ -34,14 +34,14 @@ def double_clip(width: int = 64, layers: int = 3, vision_layers: int = 1) -> Any
             torch.nn.init.normal_(module.bias, std=0.2)
         elif isinstance(module, torch.nn.MultiheadAttention):
             torch.nn.init.normal_(module.in_proj_bias, std=0.2)
-            torch.nn.init.normal_(module.in_proj_weight, std=0.3)  # attention that is far from uniform
+            torch.nn.init.normal_(module.in_proj_weight, std=0.3)  # attention far from uniform
     return model
 
 
 def coop_prompts(
     model: CLIP, names: list[str], context: torch.Tensor, position: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts of 77 tokens as CoOp's paper lays them out, token by token."""
+    """Prompts of 77 tokens in CoOp's layout."""
     rows, tokens = [], []
     num_ctx = context.shape[-2]
     for i, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Depthwise convolutions against the plain ones, gradients included."""
+"""Depthwise convolutions and their gradients against the plain ones."""
 
 import copy
 
@@ -16,21 +16,21 @@ SHAPES = [  # kernel, stride, padding
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), SHAPES)
-def test_gradients_are_those_of_the_convolution(kernel: int, stride: int, padding: int) -> None:
+def test_gradients_equal_those_of_the_plain_convolution(kernel: int, stride: int, padding: int) -> None:
     images = torch.randn(2, 6, 11, 8, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
     outputs = F.conv2d(images, weight, None, stride, padding, groups=6)
     gradient = torch.randn_like(outputs)
-    of_images, of_weight = torch.autograd.grad(outputs, (images, weight), gradient)
+    expected_image_gradient, expected_weight_gradient = torch.autograd.grad(outputs, (images, weight), gradient)
     fast = input_gradient(gradient, weight.detach(), images.shape[-2:], stride, padding)
-    torch.testing.assert_close(fast, of_images, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(fast, expected_image_gradient, rtol=1e-12, atol=1e-12)
     fast = weight_gradient(gradient, images.detach(), kernel, stride, padding)
-    torch.testing.assert_close(fast, of_weight, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(fast, expected_weight_gradient, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kind", [nn.Conv2d, Conv2dSame])
-def test_in_bf16_it_is_what_the_convolution_is_but_for_rounding(kind: type[nn.Conv2d], stride: int) -> None:
+def test_outputs_in_bf16_differ_by_rounding_only(kind: type[nn.Conv2d], stride: int) -> None:
     plain = kind(6, 6, 5, stride, 2 if kind is nn.Conv2d else 0, groups=6, bias=False)
     fast = copy.deepcopy(plain)
     use_fast_kernels(fast)
@@ -59,9 +59,9 @@ def test_in_bf16_it_is_what_the_convolution_is_but_for_rounding(kind: type[nn.Co
         nn.Conv2d(6, 6, 3, groups=6, bias=False, dilation=2),
         nn.Conv2d(6, 6, 3, groups=6, bias=False, padding="same"),
         nn.Conv2d(6, 6, 3, groups=6, bias=False, padding=1, padding_mode="reflect"),
-        nn.Conv2d(6, 6, 2, groups=6, bias=False, padding=2),  # more than the kernel
+        nn.Conv2d(6, 6, 2, groups=6, bias=False, padding=2),  # too much padding
     ],
 )
-def test_what_it_does_not_compute_stays(conv: nn.Conv2d) -> None:
+def test_unsupported_convolutions_are_not_replaced(conv: nn.Conv2d) -> None:
     use_fast_kernels(conv)
     assert type(conv) is nn.Conv2d

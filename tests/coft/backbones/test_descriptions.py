@@ -31,7 +31,7 @@ def encode(model: CLIP, text: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
-def test_features_equal_a_plain_loop(clip_model: CLIP, share: float) -> None:
+def test_features_equal_a_naive_loop(clip_model: CLIP, share: float) -> None:
     expected = []
     for name in ("cat", "Golden Retriever"):
         template_mean = F.normalize(sum(encode(clip_model, template.format(name)) for template in TEMPLATES), dim=-1)  # type: ignore[arg-type]
@@ -42,20 +42,20 @@ def test_features_equal_a_plain_loop(clip_model: CLIP, share: float) -> None:
     torch.testing.assert_close(features, torch.stack(expected), atol=1e-5, rtol=0)
 
 
-def test_a_sentence_that_leaves_no_room_for_the_template_stands_alone(clip_model: CLIP) -> None:
+def test_a_long_sentence_is_encoded_without_the_template(clip_model: CLIP) -> None:
     long = "A cat " + "with a tail " * 22 + "here."
     assert int(clip.tokenize(long).argmax()) < 77
     features = described_features(clip_model, ["cat", "dog"], TEMPLATES, {"cat": [long], "dog": ["A dog."]}, share=1)
     torch.testing.assert_close(features[0], encode(clip_model, long), atol=1e-5, rtol=0)
 
 
-def test_many_sentences_are_encoded_in_chunks(clip_model: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunk_size_does_not_change_features(clip_model: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = described_features(clip_model, NAMES, TEMPLATES, SENTENCES)
     monkeypatch.setattr("coft.backbones.descriptions.CHUNK", 3)
     torch.testing.assert_close(described_features(clip_model, NAMES, TEMPLATES, SENTENCES), whole, atol=1e-5, rtol=0)
 
 
-def test_sentences_come_in_the_order_of_the_class_names() -> None:
+def test_sentences_are_in_the_order_of_class_names() -> None:
     ordered = sentences_by_class(["Golden_retriever", " CAT"], SENTENCES)
     assert ordered == [SENTENCES["golden retriever"], SENTENCES["cat"]]
 
@@ -75,21 +75,21 @@ def test_a_missing_class_is_named() -> None:
         (json.dumps({"cat": ["A cat. " + "very " * 80]}), r"has \d+ tokens, CLIP reads 77"),
     ],
 )
-def test_a_bad_file_is_refused_in_a_line_that_names_it(tmp_path: Path, content: str, message: str) -> None:
+def test_a_bad_file_is_refused_by_name(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "pets.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as error:
         load_descriptions(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "FashionMNIST", "EuroSAT"])
-def test_a_data_set_is_known_by_file_and_by_registry_name(name: str) -> None:
+def test_descriptions_are_found_by_file_name_and_registry_name(name: str) -> None:
     assert len(dataset_descriptions(name)) == 10
 
 
-def test_an_unknown_data_set_gets_a_proposal() -> None:
+def test_an_unknown_data_set_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match="did you mean 'eurosat'"):
         dataset_descriptions("eurosatt")
 
@@ -103,5 +103,5 @@ def test_an_unknown_data_set_gets_a_proposal() -> None:
         ("Two cats.", "cat", False),
     ],
 )
-def test_a_class_is_named_by_words_of_its_own(sentence: str, classname: str, expected: bool) -> None:
+def test_names_class_compares_whole_words(sentence: str, classname: str, expected: bool) -> None:
     assert names_class(sentence, classname) is expected

@@ -1,4 +1,4 @@
-"""Frozen stages are worked out once for an image, and encoders that take their outputs compute what they did before."""
+"""The bank of frozen-stage outputs: each image is computed once, and encoders give the same results from outputs."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def one_by_one(function: Callable[[str], Any], names: Sequence[str], device: str
         return {name: function(name) for name in names}
 
 
-def counted(visual: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of images that go through the frozen stages."""
+def count_images(visual: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record the numbers of images that go through the frozen stages."""
     counts: list[int] = []
 
     def output(visual: nn.Module, batch: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def counted(visual: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_an_encoder_takes_images_or_what_its_frozen_stages_made_of_them(visual: Any) -> None:
+def test_an_encoder_accepts_images_and_outputs_of_its_frozen_stages(visual: Any) -> None:
     before, names = copy.deepcopy(visual), [name for name, _ in visual.named_parameters()]
     assert make_skippable(visual, SIZE) and make_skippable(visual, SIZE)
     assert [name for name, _ in visual.named_parameters()] == names
@@ -61,7 +61,7 @@ def test_an_encoder_takes_images_or_what_its_frozen_stages_made_of_them(visual: 
 
 
 @pytest.mark.parametrize("module", ["norms-and-biases", "lora", "all"])
-def test_copies_that_train_have_the_same_gradients(visual: Any, module: str) -> None:
+def test_trainable_copies_have_the_same_gradients(visual: Any, module: str) -> None:
     def gradients(visual: Any, batch: Tensor) -> dict[str, Tensor]:
         light = None if module == "all" else light_module(visual, module, torch.Generator().manual_seed(0))
         model = (trainable_copy(visual) if light is None else light).train()
@@ -80,55 +80,53 @@ def test_copies_that_train_have_the_same_gradients(visual: Any, module: str) -> 
         torch.testing.assert_close(staged[name], gradient, rtol=1e-12, atol=1e-12)
 
 
-def test_without_frozen_stages_and_where_something_stands_between_them_nothing_changes(
-    visual: Any, tmp_path: Path
-) -> None:
+def test_unsuitable_encoders_are_not_changed(visual: Any, tmp_path: Path) -> None:
     vit = load_open_clip(f"open_clip:{write_model(tmp_path / 'vit', CONFIGS['vit'])}").visual.eval()
     kind = type(vit)
     assert not make_skippable(vit, SIZE) and type(vit) is kind
     stem, whole = visual.trunk.conv_stem, visual.trunk.forward_features
-    visual.trunk.forward_features = lambda x: whole(x * 2)  # doubled again, where outputs are passed in
+    visual.trunk.forward_features = lambda x: whole(x * 2)  # would double the outputs as well
     kinds = type(visual), type(stem)
     assert not make_skippable(visual, SIZE) and (type(visual), type(stem)) == kinds
 
 
-def test_an_image_goes_through_once_whatever_it_comes_with(visual: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_computed_once(visual: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_skippable(visual, SIZE)
-    counts, bank = counted(visual, monkeypatch), FrozenBank(visual, one_by_one)
-    batch, more = images(CHUNK + 3), images(2, seed=1)
+    counts, bank = count_images(visual, monkeypatch), FrozenBank(visual, one_by_one)
+    batch, others = images(CHUNK + 3), images(2, seed=1)
     first = bank.outputs(batch)
     assert counts == [CHUNK, CHUNK]
-    again = bank.outputs(torch.cat([batch[5:7], more, batch[:1]]), alone=True)
-    assert counts == [CHUNK] * 3 and torch.equal(again[[0, 1, 4]], first[[5, 6, 0]])
-    views = bank.outputs(torch.stack([batch[:2], more], dim=1))
-    assert counts == [CHUNK] * 3 and views.shape[:2] == (2, 2) and torch.equal(views[:, 1], again[2:4])
+    second = bank.outputs(torch.cat([batch[5:7], others, batch[:1]]), alone=True)
+    assert counts == [CHUNK] * 3 and torch.equal(second[[0, 1, 4]], first[[5, 6, 0]])
+    views = bank.outputs(torch.stack([batch[:2], others], dim=1))
+    assert counts == [CHUNK] * 3 and views.shape[:2] == (2, 2) and torch.equal(views[:, 1], second[2:4])
     assert torch.equal(bank.outputs(batch[:1].repeat(3, 1, 1, 1)), first[:1].expand_as(first[:3]))
     with torch.no_grad():
         expected = frozen_output(visual, batch)
     torch.testing.assert_close(first, expected)
 
 
-def test_bits_do_not_depend_on_what_is_missing(visual: Any) -> None:
+def test_outputs_do_not_depend_on_the_batch(visual: Any) -> None:
     assert make_skippable(visual, SIZE)
     batch, bank = images(11), FrozenBank(visual, one_by_one)
     whole, single = bank.outputs(batch), FrozenBank(visual, one_by_one)
     assert torch.equal(torch.cat([single.outputs(batch[i : i + 1]) for i in range(11)]), whole)
 
 
-def test_each_precision_has_outputs_of_its_own(visual: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_precision_has_its_own_outputs(visual: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_skippable(visual, SIZE)
-    counts, bank = counted(visual, monkeypatch), FrozenBank(visual, one_by_one)
+    counts, bank = count_images(visual, monkeypatch), FrozenBank(visual, one_by_one)
     bank.outputs(images(2))
     with torch.autocast("cpu", torch.bfloat16):
         assert bank.outputs(images(2)).dtype is torch.bfloat16
     assert counts == [CHUNK, CHUNK] and bank.outputs(images(2)).dtype is torch.float32
 
 
-def test_the_oldest_outputs_go_when_there_is_no_more_room(visual: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_outputs_are_dropped_at_the_limit(visual: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_skippable(visual, SIZE)
     with torch.no_grad():
         size = frozen_output(visual, images(1)).nbytes
-    counts, bank = counted(visual, monkeypatch), FrozenBank(visual, one_by_one, max_bytes=3 * size)
+    counts, bank = count_images(visual, monkeypatch), FrozenBank(visual, one_by_one, max_bytes=3 * size)
     batch = images(5)
     expected = bank.outputs(batch)
     assert bank.bytes == 3 * size and len(bank.kept) == 3
@@ -136,7 +134,7 @@ def test_the_oldest_outputs_go_when_there_is_no_more_room(visual: Any, monkeypat
     assert torch.equal(bank.outputs(batch), expected) and counts == [CHUNK] * 2
 
 
-def test_encoders_share_stages_where_these_are_equal(visual: Any) -> None:
+def test_encoders_share_equal_stages(visual: Any) -> None:
     plain = copy.deepcopy(visual)
     assert make_skippable(visual, SIZE)
     light, full = light_module(visual, "norms-and-biases", torch.Generator().manual_seed(0)), trainable_copy(visual)
@@ -146,5 +144,5 @@ def test_encoders_share_stages_where_these_are_equal(visual: Any) -> None:
                 parameter.add_(0.1)
     assert share_stages([light, full]) and not share_stages([light]) and not share_stages([light, plain])
     norm = next(module for module in full.modules() if isinstance(module, nn.BatchNorm2d))
-    norm.running_mean += 1  # of the stem, which is frozen
+    norm.running_mean += 1  # in the frozen stem
     assert not share_stages([light, full])

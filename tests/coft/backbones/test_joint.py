@@ -1,4 +1,4 @@
-"""Two CLIPs side by side are one whose logits are the mean of theirs."""
+"""Two CLIPs as one whose logits are their mean."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def test_logits_are_the_mean_of_both(name: str, checkpoints: dict[str, Path]) ->
         assert frozen.scale == pytest.approx(sum(scales) / 2)
 
 
-def test_what_trains_has_one_of_them(name: str) -> None:
+def test_each_peer_has_one_member(name: str) -> None:
     joint: Any = load_clip(name)
     frozen = ClassBackbone(joint, NAMES, TEMPLATES, {})
     assert [frozen.member(number).clip_model for number in range(3)] == [*joint.members, joint.members[0]]
-    one = frozen.member(1)
-    assert one.member(0) is one and members_of(one.visual) == [one.visual]
-    torch.testing.assert_close(one.zero_shot_text(), ensemble_features(joint.members[1], NAMES, TEMPLATES))
+    member = frozen.member(1)
+    assert member.member(0) is member and members_of(member.visual) == [member.visual]
+    torch.testing.assert_close(member.zero_shot_text(), ensemble_features(joint.members[1], NAMES, TEMPLATES))
 
 
-def test_each_checkpoint_counts_in_the_fingerprint(checkpoints: dict[str, Path]) -> None:
+def test_the_fingerprint_depends_on_both_checkpoints_and_their_order(checkpoints: dict[str, Path]) -> None:
     pairs = [f"{checkpoints[a]}+{checkpoints[b]}" for a, b in (("resnet", "vit"), ("vit", "resnet"), ("other", "vit"))]
     assert len({fingerprint(load_clip(pair)) for pair in pairs}) == 3
 
 
-def test_a_name_is_one_or_two(tmp_path: Path) -> None:
+def test_a_name_has_one_or_two_checkpoints(tmp_path: Path) -> None:
     assert member_names("photo") == ["photo"] and member_names("photo + photo-lite1") == ["photo", "photo-lite1"]
     (tmp_path / "a+b.pt").touch()
     assert member_names(f"{tmp_path / 'a+b.pt'}") == [f"{tmp_path / 'a+b.pt'}"]
@@ -69,7 +69,7 @@ def test_a_name_is_one_or_two(tmp_path: Path) -> None:
             member_names(wrong)
 
 
-def test_both_read_the_same_images(name: str) -> None:
+def test_members_must_read_the_same_images(name: str) -> None:
     assert architecture(name).resolution == 32 and not architecture(name).is_vit
     first = Architecture(224, True, frozen_stages=3)
     common = common_architecture("a+b", [first, Architecture(224, True)])
@@ -79,6 +79,6 @@ def test_both_read_the_same_images(name: str) -> None:
             common_architecture("a+b", [first, other])
 
 
-def test_settings_are_those_of_the_family() -> None:
+def test_settings_of_a_pair_are_those_of_its_family() -> None:
     assert trainer_config("CoFT", "photo+photo-lite1") == trainer_config("CoFT", "photo")
     assert trainer_config("CoFT", "ViT-B/16+ViT-B/32") == trainer_config("CoFT", "ViT-B/16")

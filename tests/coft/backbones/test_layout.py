@@ -1,4 +1,4 @@
-"""Faster forms of image encoders against the plain ones."""
+"""Faster layouts of image encoders against the plain ones."""
 
 import copy
 from pathlib import Path
@@ -17,23 +17,23 @@ VITS = ("vit", "timm-vit")
 
 
 def _results(visual: Any, images: torch.Tensor) -> list[torch.Tensor]:
-    """Features, and the gradients of all weights."""
+    """Features and gradients of all weights."""
     features = visual(images)
     weights = [weight for weight in visual.parameters() if weight.requires_grad]
     return [features, *torch.autograd.grad(features.square().sum(), weights, allow_unused=True)]
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_patches_by_a_product_are_those_of_the_convolution(bias: bool) -> None:
+def test_the_patch_product_equals_the_convolution(bias: bool) -> None:
     plain = torch.nn.Conv2d(3, 6, (4, 2), (4, 2), bias=bias).double()
     product = copy.deepcopy(plain)
     product.__class__ = PatchProduct
-    images = torch.randn(2, 3, 13, 9, dtype=torch.float64)  # of which a row and a column are over
+    images = torch.randn(2, 3, 13, 9, dtype=torch.float64)  # not a multiple of the patch
     torch.testing.assert_close(_results(product, images), _results(plain, images), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", VITS)
-def test_a_transformer_gives_the_same_features_and_gradients(kind: str, tmp_path: Path) -> None:
+def test_a_transformer_has_the_same_features_and_gradients(kind: str, tmp_path: Path) -> None:
     visual: Any = load_open_clip(f"open_clip:{write_model(tmp_path / kind, CONFIGS[kind])}").visual.double()
     images = torch.randn(2, 3, *visual.image_size, dtype=torch.float64)
     faster = copy.deepcopy(visual)
@@ -45,7 +45,7 @@ def test_a_transformer_gives_the_same_features_and_gradients(kind: str, tmp_path
     torch.testing.assert_close(_results(faster, images), _results(visual, images), rtol=1e-9, atol=1e-12)
 
 
-def test_both_of_a_pair_get_theirs() -> None:
+def test_both_members_of_a_pair_are_optimised() -> None:
     pair = JointClip([make_clip(vit=True, seed=seed) for seed in (0, 1)])
     optimize_layout(pair.visual)
     assert sum(isinstance(module, PatchProduct) for module in pair.visual.modules()) == 2

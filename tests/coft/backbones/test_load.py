@@ -8,7 +8,7 @@ import pytest
 import torch
 from clip import clip
 
-from coft.backbones import load as clip_models
+from coft.backbones import load as loading
 from coft.backbones.load import architecture, backbone_names, fingerprint, load_clip
 from coft.core.errors import UserError
 from tests.coft.backbones.references import Program
@@ -16,7 +16,7 @@ from tests.conftest import make_clip
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit"])
-def test_a_local_state_dict_loads_exactly_frozen_and_in_fp32(checkpoints: dict[str, Path], name: str) -> None:
+def test_a_local_state_dict_is_loaded_frozen_and_with_the_same_weights(checkpoints: dict[str, Path], name: str) -> None:
     model = load_clip(str(checkpoints[name]))
     original = make_clip(name == "vit").state_dict()
     assert all(torch.equal(value, original[key]) for key, value in model.state_dict().items())
@@ -25,21 +25,21 @@ def test_a_local_state_dict_loads_exactly_frozen_and_in_fp32(checkpoints: dict[s
     assert properties.resolution == 32 and properties.is_vit == (name == "vit")
 
 
-def test_stock_clip_gives_the_same_features(checkpoints: dict[str, Path]) -> None:
+def test_features_equal_those_of_openai_s_package(checkpoints: dict[str, Path]) -> None:
     stock, _ = clip.load(str(checkpoints["vit"]), device="cpu")
     image = torch.randn(2, 3, 32, 32)
-    ours = load_clip(str(checkpoints["vit"])).encode_image(image)
-    torch.testing.assert_close(ours, stock.encode_image(image), atol=1e-2, rtol=1e-2)  # stock rounds to fp16
+    features = load_clip(str(checkpoints["vit"])).encode_image(image)
+    torch.testing.assert_close(features, stock.encode_image(image), atol=1e-2, rtol=1e-2)  # stock rounds to fp16
 
 
-def test_calls_do_not_share_weights(checkpoints: dict[str, Path]) -> None:
+def test_loaded_models_do_not_share_weights(checkpoints: dict[str, Path]) -> None:
     first, second = (load_clip(str(checkpoints["resnet"])) for _ in range(2))
     first.text_projection.data.zero_()
     assert second.text_projection.abs().sum() > 0
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
-def test_every_tensor_counts_in_the_fingerprint(checkpoints: dict[str, Path], kind: str) -> None:
+def test_the_fingerprint_depends_on_every_tensor(checkpoints: dict[str, Path], kind: str) -> None:
     model = load_clip(str(checkpoints[kind]))
     before = fingerprint(model)
     for name, tensor in list(model.state_dict().items())[::3]:
@@ -51,7 +51,7 @@ def test_every_tensor_counts_in_the_fingerprint(checkpoints: dict[str, Path], ki
 
 
 def archive(path: Path) -> Path:
-    """A TorchScript archive with a CLIP's weights, as OpenAI publishes them."""
+    """A TorchScript archive of a CLIP, in OpenAI's format."""
 
     class Holder(torch.nn.Module):
         def __init__(self) -> None:
@@ -72,7 +72,7 @@ def archive(path: Path) -> Path:
     return path
 
 
-def test_an_archive_is_read_only_if_it_is_openais_or_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_is_read_only_if_it_is_openai_s_or_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "archive.pt")
     with pytest.raises(
         UserError, match=r"archive\.pt: a TorchScript archive can execute code.*MODEL\.BACKBONE\.TRUST_JIT"
@@ -86,26 +86,26 @@ def test_an_archive_is_read_only_if_it_is_openais_or_trusted(tmp_path: Path, mon
     assert fingerprint(load_clip(str(path))) == fingerprint(model)
 
 
-def test_openais_names_need_no_file_for_their_architecture() -> None:
-    assert architecture("ViT-L/14@336px") == clip_models.Architecture(336, True)
-    assert architecture("RN50x4") == clip_models.Architecture(288, False)
-    assert architecture("ViT-B/16") == clip_models.Architecture(224, True)
+def test_architectures_of_openai_s_names_need_no_file() -> None:
+    assert architecture("ViT-L/14@336px") == loading.Architecture(336, True)
+    assert architecture("RN50x4") == loading.Architecture(288, False)
+    assert architecture("ViT-B/16") == loading.Architecture(224, True)
 
 
-def test_offline_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_place_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def offline(*_: object, **__: object) -> None:
         raise URLError("no route")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         load_clip("ViT-B/16")
-    line = caught.value.line
+    line = error.value.line
     assert str(tmp_path / ".cache/clip/ViT-B-16.pt") in line and "--backbone photo" in line and "\n" not in line
 
 
-def test_a_file_put_by_hand_must_be_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_in_the_download_folder_must_be_openai_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".cache/clip").mkdir(parents=True)
     archive(tmp_path / ".cache/clip/ViT-B-16.pt")
@@ -121,14 +121,14 @@ def test_a_file_put_by_hand_must_be_openais(tmp_path: Path, monkeypatch: pytest.
         ({"text_projection": torch.ones(1, 1)}, "has no 'token_embedding.weight'"),
     ],
 )
-def test_files_that_are_no_clip_are_named(tmp_path: Path, content: object, message: str) -> None:
+def test_files_that_are_no_clip_are_refused(tmp_path: Path, content: object, message: str) -> None:
     path = tmp_path / "wrong.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(UserError, match=rf"wrong\.pt: .*{message}"):
         load_clip(str(path))
 
 
-def test_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"text_projection": Program("owned")}, "evil.pt")
     with pytest.raises(UserError, match="not a checkpoint of tensors alone"):
@@ -136,7 +136,7 @@ def test_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not Path("owned").exists()
 
 
-def test_unknown_names_get_the_nearest_one() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown backbone 'ViT-B16'; did you mean 'ViT-B/16'\?"):
         load_clip("ViT-B16")
     with pytest.raises(UserError, match="no such file"):

@@ -1,4 +1,4 @@
-"""Models of open_clip: our ways through them are their own."""
+"""open_clip models: features, gradients, files and bad input."""
 
 from __future__ import annotations
 
@@ -31,82 +31,82 @@ from coft.method.peer import freeze_statistics, trainable_copy
 from coft.rivals.norm_adaptation import adapt_batch_norms, centre_last_norm, has_batch_norms
 from tests.coft.backbones.open_clip_errors import NAMES, TEMPLATE, Pair
 from tests.coft.backbones.references import Program
-from tests.open_clip_models import CONFIGS, EVERY, write_model, write_tokenizer
+from tests.open_clip_models import ALL_CONFIGS, CONFIGS, write_model, write_tokenizer
 
 EXACT = 1e-10
-PADDED = {"siglip", "coca", "timm-resnet-bidirectional"}  # the others' prompts are cut at the end of text
-VITS = {family for family in EVERY if "vit" in family or family in ("siglip", "coca", "timm-eva")}
+PADDED = {"siglip", "coca", "timm-resnet-bidirectional"}  # prompts of others are cut at the end of text
+VITS = {family for family in ALL_CONFIGS if "vit" in family or family in ("siglip", "coca", "timm-eva")}
 
 
 @pytest.fixture(scope="module")
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return Pair(write_model(tmp_path_factory.mktemp("models") / request.param, EVERY[request.param]))
+    return Pair(write_model(tmp_path_factory.mktemp("models") / request.param, ALL_CONFIGS[request.param]))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model that a test may spoil."""
+    """A model that the test may change."""
     return write_model(tmp_path / "model", CONFIGS["vit"])
 
 
-every = pytest.mark.parametrize("pair", EVERY, indirect=True, scope="module")
+all_families = pytest.mark.parametrize("pair", ALL_CONFIGS, indirect=True, scope="module")
 
 
-@every
+@all_families
 class TestFamilies:
-    def test_features_are_open_clips(self, pair: Pair) -> None:
+    def test_features_equal_those_of_open_clip(self, pair: Pair) -> None:
         assert pair.image_error() < EXACT
         assert pair.template_error() < EXACT
 
     @pytest.mark.parametrize("of_classes", [False, True])
     @pytest.mark.parametrize("position", ["end", "middle", "front"])
-    def test_contexts_have_open_clips_features_and_gradients(self, pair: Pair, position: str, of_classes: bool) -> None:
+    def test_contexts_have_the_features_and_gradients_of_open_clip(
+        self, pair: Pair, position: str, of_classes: bool
+    ) -> None:
         assert pair.context_error(position, of_classes) < EXACT
 
-    def test_the_fast_way_is_taken_where_there_is_one(self, pair: Pair, request: pytest.FixtureRequest) -> None:
-        family, tower = request.node.callspec.params["pair"], tower_of(pair.ours)
+    def test_the_fast_path_is_used_where_possible(self, pair: Pair, request: pytest.FixtureRequest) -> None:
+        family, tower = request.node.callspec.params["pair"], tower_of(pair.model)
         assert tower.reads_at_end == (family not in PADDED)
         assert tower.shares_prefix == (tower.reads_at_end and "custom-blocks" not in family)
 
     def test_dual_prompts_start_at_the_template(self, pair: Pair) -> None:
         for template in (TEMPLATE, "a photo of the {}, a type of pet."):
-            positive, _ = DualPrompts(pair.ours, NAMES, template)()
-            expected = template_features(pair.ours, NAMES, template)
+            positive, _ = DualPrompts(pair.model, NAMES, template)()
+            expected = template_features(pair.model, NAMES, template)
             torch.testing.assert_close(positive, expected, atol=EXACT, rtol=0)
 
-    def test_descriptions_are_followed_by_names(self, pair: Pair) -> None:
-        features = sentence_features(pair.ours, ["cat", "dog"], "a {}.", [["has four legs", "a pet"], ["a dog"]])
-        expected = template_features(pair.ours, ["has four legs a cat.", "a pet a cat.", "a dog a dog."], "{}")
+    def test_descriptions_precede_the_template(self, pair: Pair) -> None:
+        features = sentence_features(pair.model, ["cat", "dog"], "a {}.", [["has four legs", "a pet"], ["a dog"]])
+        expected = template_features(pair.model, ["has four legs a cat.", "a pet a cat.", "a dog a dog."], "{}")
         torch.testing.assert_close(torch.cat(features), expected, atol=EXACT, rtol=0)
 
     @pytest.mark.parametrize("name", VISUAL_MODULES)
-    def test_light_modules_start_at_the_encoder_or_put_prompts_as_open_clip_would(
+    def test_light_modules_start_as_the_encoder_or_insert_prompts_correctly(
         self, pair: Pair, name: str, request: pytest.FixtureRequest
     ) -> None:
         error, family = pair.light_error(name), request.node.callspec.params["pair"]
-        assert is_vit(pair.ours.visual) == (family in VITS)
+        assert is_vit(pair.model.visual) == (family in VITS)
         assert error is None if name == "vpt-deep" and family not in VITS else error is not None and error < EXACT
 
-    def test_everything_trains_as_it_evaluates(self, pair: Pair) -> None:
-        module = trainable_copy(light_module(pair.ours.visual, "auto", torch.Generator())).double()
+    def test_features_in_training_mode_equal_those_in_evaluation_mode(self, pair: Pair) -> None:
+        module = trainable_copy(light_module(pair.model.visual, "auto", torch.Generator())).double()
         expected = module.eval()(pair.images())
         freeze_statistics(module.train())
         torch.testing.assert_close(module(pair.images()), expected, atol=1e-9, rtol=0)
 
-    def test_half_precision_is_near(self, pair: Pair) -> None:
-        model = copy.deepcopy(pair.ours).float()
+    def test_bf16_features_are_close(self, pair: Pair) -> None:
+        model = copy.deepcopy(pair.model).float()
         prompts, visual = DualPrompts(model, NAMES, TEMPLATE), light_module(model.visual, "auto", torch.Generator())
         images = pair.images().float()
         exact = torch.cat([*prompts(), F.normalize(visual(images), dim=-1)])
         with torch.autocast("cpu", torch.bfloat16):
-            near = torch.cat([*prompts(), F.normalize(visual(images).float(), dim=-1)])
-        assert 0 < (near - exact).abs().max() < 0.1 and near.dtype is torch.float32
+            bf16 = torch.cat([*prompts(), F.normalize(visual(images).float(), dim=-1)])
+        assert 0 < (bf16 - exact).abs().max() < 0.1 and bf16.dtype is torch.float32
 
-    def test_norms_take_over_statistics_or_say_that_there_are_none(
-        self, pair: Pair, request: pytest.FixtureRequest
-    ) -> None:
+    def test_norms_are_adapted_or_refused(self, pair: Pair, request: pytest.FixtureRequest) -> None:
         family = request.node.callspec.params["pair"]
-        visual, images = trainable_copy(pair.ours.visual).eval(), pair.images()
+        visual, images = trainable_copy(pair.model.visual).eval(), pair.images()
         if family in ("siglip", "coca"):
             with pytest.raises(UserError, match="NormAdaptation: this image encoder has neither batch norms nor"):
                 centre_last_norm(visual, [images], 1.0)
@@ -120,11 +120,11 @@ class TestFamilies:
             return
         assert visual(images).mean(dim=0).abs().max() > 1e-3
         centre_last_norm(visual, [images], 1.0)
-        if family != "convnext-no-projection":  # whose head is not linear
+        if family != "convnext-no-projection":  # its head is not linear
             torch.testing.assert_close(visual(images).mean(dim=0), torch.zeros(64).double(), atol=1e-9, rtol=0)
 
 
-def trained(module: torch.nn.Module) -> set[str]:
+def trained_names(module: torch.nn.Module) -> set[str]:
     return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
@@ -140,20 +140,20 @@ def trained(module: torch.nn.Module) -> set[str]:
         ("convnext-no-projection", "norms-and-biases", "trunk.stem.1.weight"),
     ],
 )
-def test_what_light_modules_train(tmp_path: Path, family: str, name: str, expected: str) -> None:
-    model: Any = load_clip(f"open_clip:{write_model(tmp_path / family, EVERY[family])}")
+def test_the_weights_that_light_modules_train(tmp_path: Path, family: str, name: str, expected: str) -> None:
+    model: Any = load_clip(f"open_clip:{write_model(tmp_path / family, ALL_CONFIGS[family])}")
     module = light_module(model.visual, name, torch.Generator().manual_seed(0))
-    assert expected in trained(module)
-    assert not trained(model)
-    module(torch.randn(2, 3, *[EVERY[family]["vision_cfg"]["image_size"]] * 2)).square().sum().backward()
+    assert expected in trained_names(module)
+    assert not trained_names(model)
+    module(torch.randn(2, 3, *[ALL_CONFIGS[family]["vision_cfg"]["image_size"]] * 2)).square().sum().backward()
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())
 
 
-def test_nothing_is_dropped_in_training(tmp_path: Path) -> None:
+def test_dropout_is_switched_off_in_training(tmp_path: Path) -> None:
     dropping = {"vit": {"patch_dropout": 0.5}, "timm-cnn": {"timm_drop": 0.5, "timm_drop_path": 0.5}}
-    for family, more in dropping.items():
+    for family, extra in dropping.items():
         config = json.loads(json.dumps(CONFIGS[family]))
-        config["vision_cfg"] |= more
+        config["vision_cfg"] |= extra
         visual: Any = load_clip(f"open_clip:{write_model(tmp_path / family, config)}").visual
         images = torch.randn(2, 3, *[config["vision_cfg"]["image_size"]] * 2)
         expected = visual(images)
@@ -165,7 +165,7 @@ def test_nothing_is_dropped_in_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
-def test_small_types_are_read_exactly_into_fp32(folder: Path, dtype: torch.dtype) -> None:
+def test_weights_of_8_and_16_bits_are_read_exactly(folder: Path, dtype: torch.dtype) -> None:
     path = folder / "open_clip_model.safetensors"
     small = {key: value.to(dtype) for key, value in load_file(path).items()}
     save_file(small, path)
@@ -173,16 +173,16 @@ def test_small_types_are_read_exactly_into_fp32(folder: Path, dtype: torch.dtype
     assert all(state[key].dtype is torch.float32 and torch.equal(state[key], small[key].float()) for key in small)
 
 
-def as_bin(folder: Path, **more: Any) -> Path:
-    """The weights as a training run of open_clip saves them."""
+def as_bin(folder: Path, **extra: Any) -> Path:
+    """The weights in the format of open_clip's training."""
     path = folder / "open_clip_model.safetensors"
     state = {f"module.{key}": value for key, value in load_file(path).items()}
     path.unlink()
-    torch.save({"epoch": 3, "name": "run", "state_dict": state, **more}, folder / "open_clip_pytorch_model.bin")
+    torch.save({"epoch": 3, "name": "run", "state_dict": state, **extra}, folder / "open_clip_pytorch_model.bin")
     return folder / "open_clip_pytorch_model.bin"
 
 
-def test_other_files_have_the_same_weights(folder: Path, tmp_path: Path) -> None:
+def test_other_file_formats_have_the_same_weights(folder: Path, tmp_path: Path) -> None:
     expected = fingerprint(load_clip(f"open_clip:{folder}"))
     assert fingerprint(load_clip(f"open_clip:{folder / 'open_clip_model.safetensors'}")) == expected
     (tmp_path / "one").mkdir()
@@ -193,7 +193,7 @@ def test_other_files_have_the_same_weights(folder: Path, tmp_path: Path) -> None
     assert fingerprint(load_clip(f"open_clip:{folder}")) == expected
 
 
-def test_a_pickle_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_not_executed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     as_bin(folder, payload=Program("owned"))
     with pytest.raises(UserError, match="is no file of tensors alone"):
@@ -204,23 +204,23 @@ def test_a_pickle_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("start", "end", "strip"), [("", "</s>", False), ("<s>", "</s>", False), ("<s>", "</s>", True)]
 )
-def test_tokens_of_a_text_are_open_clips(tmp_path: Path, start: str, end: str, strip: bool) -> None:
+def test_tokens_equal_those_of_open_clip(tmp_path: Path, start: str, end: str, strip: bool) -> None:
     from open_clip.tokenizer import HFTokenizer
 
     write_tokenizer(tmp_path, starts=bool(start))
-    theirs = HFTokenizer(str(tmp_path), 40, clean="canonicalize", strip_sep_token=strip)
-    theirs.tokenizer.sep_token = end
-    ours = HuggingFaceTokenizer(theirs)
+    reference = HFTokenizer(str(tmp_path), 40, clean="canonicalize", strip_sep_token=strip)
+    reference.tokenizer.sep_token = end
+    tokenizer = HuggingFaceTokenizer(reference)
     for text in ("a photo of a cat.", "Two  dogs, one cat", "pets"):
-        row = [*ours.start, *ours.encode(text), *ours.end]
-        assert [*row, *[ours.pad] * (40 - len(row))] == theirs(text)[0].tolist()
-    name, tail = ours.continued("golden retriever", ", a type of pet.")
-    whole = ours.encode("a golden retriever, a type of pet.")
-    assert name and tail and [*ours.encode("a"), *name, *tail] == whole
-    assert len(ours.start) == bool(start) and ours.end == ((0,) if strip else (2,))
+        row = [*tokenizer.start, *tokenizer.encode(text), *tokenizer.end]
+        assert [*row, *[tokenizer.pad] * (40 - len(row))] == reference(text)[0].tolist()
+    name, tail = tokenizer.continued("golden retriever", ", a type of pet.")
+    whole = tokenizer.encode("a golden retriever, a type of pet.")
+    assert name and tail and [*tokenizer.encode("a"), *name, *tail] == whole
+    assert len(tokenizer.start) == bool(start) and tokenizer.end == ((0,) if strip else (2,))
 
 
-def test_aliases_are_folders_of_the_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alias_is_a_folder_of_the_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(open_clip_names.ALIASES, "photo", folder)
     assert fingerprint(load_clip("photo")) == fingerprint(load_clip(f"open_clip:{folder}"))
     alias, folder_architecture = architecture("photo"), architecture(f"open_clip:{folder}")
@@ -233,7 +233,7 @@ def test_aliases_are_folders_of_the_project(folder: Path, monkeypatch: pytest.Mo
 # -------------------------------------------------------------------- before weights are read
 
 
-def test_names_of_the_registry_need_no_download() -> None:
+def test_architectures_of_registry_names_need_no_download() -> None:
     properties = architecture("open_clip:ViT-B-16/laion2b_s34b_b88k")
     assert (properties.resolution, properties.is_vit, properties.any_size) == (224, True, False)
     properties = architecture("open_clip:ViT-B-16-SigLIP-384/webli")
@@ -251,7 +251,7 @@ def test_other_sizes_are_refused(tmp_path: Path) -> None:
     assert vit.reads((32, 32)) and not vit.reads((64, 64))
 
 
-def test_open_clip_is_imported_only_by_who_asks_for_it() -> None:
+def test_open_clip_is_imported_only_when_needed() -> None:
     code = "import train, scripts.launch, sys; print(sorted({'open_clip', 'timm', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -259,14 +259,14 @@ def test_open_clip_is_imported_only_by_who_asks_for_it() -> None:
 # -------------------------------------------------------------------- mistakes
 
 
-def spoil_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
+def change_config(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
         path = folder / "open_clip_config.json"
         content = json.loads(path.read_text())
         change(content["model_cfg"])
         path.write_text(json.dumps(content))
 
-    return spoil
+    return damage
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -277,44 +277,44 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"model\.safetensors is no file of tensors alone",
     ),
     "other shapes": (
-        spoil_config(lambda c: c["text_cfg"].update(layers=3)),
+        change_config(lambda c: c["text_cfg"].update(layers=3)),
         r"12 tensors of open_clip_model\.safetensors do not fit its model_cfg, the first is transformer\.resblocks\.2",
     ),
     "text encoder of Hugging Face": (
-        spoil_config(lambda c: c["text_cfg"].update(hf_model_name="roberta-base")),
+        change_config(lambda c: c["text_cfg"].update(hf_model_name="roberta-base")),
         "its text encoder is roberta-base of Hugging Face, which is not supported; use a model",
     ),
     "tokenizer not in the folder": (
-        spoil_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t5")),
+        change_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t5")),
         r"its tokenizer cannot be loaded .*; put its files \(tokenizer\.json \.\.\.\) into ",
     ),
     "a tokenizer that would run code": (
-        spoil_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t", tokenizer_kwargs={"trust_remote_code": 1})),
+        change_config(lambda c: c["text_cfg"].update(hf_tokenizer_name="t", tokenizer_kwargs={"trust_remote_code": 1})),
         "its tokenizer_kwargs 'trust_remote_code' is not supported",
     ),
     "a timm model from elsewhere": (
-        spoil_config(lambda c: c["vision_cfg"].update(timm_model_name="hf-hub:some/model")),
+        change_config(lambda c: c["vision_cfg"].update(timm_model_name="hf-hub:some/model")),
         "timm_model_name is 'hf-hub:some/model'; expected the name of an architecture",
     ),
     "pooling without a place": (
-        spoil_config(lambda c: c["text_cfg"].update(pool_type="none")),
+        change_config(lambda c: c["text_cfg"].update(pool_type="none")),
         "pools by 'none', which gives no feature of a text",
     ),
     "images that are no squares": (
-        spoil_config(lambda c: c["vision_cfg"].update(image_size=[32, 64])),
+        change_config(lambda c: c["vision_cfg"].update(image_size=[32, 64])),
         r"reads images of \[32, 64\] pixels",
     ),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_in_a_folder_are_one_line(folder: Path, mistake: str) -> None:
-    spoil, message = MISTAKES[mistake]
-    spoil(folder)
-    with pytest.raises(UserError, match=message) as caught:
+def test_a_bad_folder_is_refused(folder: Path, mistake: str) -> None:
+    damage, message = MISTAKES[mistake]
+    damage(folder)
+    with pytest.raises(UserError, match=message) as error:
         architecture(f"open_clip:{folder}")
         load_clip(f"open_clip:{folder}")
-    assert "\n" not in str(caught.value) and f"backbone open_clip:{folder}: " in caught.value.line
+    assert "\n" not in str(error.value) and f"backbone open_clip:{folder}: " in error.value.line
 
 
 @pytest.mark.parametrize(
@@ -327,13 +327,13 @@ def test_mistakes_in_a_folder_are_one_line(folder: Path, mistake: str) -> None:
         ("roberta-ViT-B-32/laion2b_s12b_b32k", "its text encoder is roberta-base of Hugging Face"),
     ],
 )
-def test_mistakes_in_a_name_are_one_line(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
+def test_a_bad_name_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
         architecture(f"open_clip:{name}")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
 
     def offline(*_: object, **__: object) -> None:
@@ -344,7 +344,7 @@ def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         load_clip("open_clip:RN50/openai")
 
 
-def test_a_tokenizer_without_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_for_the_tokenizer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_model(tmp_path / "model", CONFIGS["siglip"])
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="needs the package transformers: pip install transformers"):

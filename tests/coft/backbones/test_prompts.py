@@ -21,7 +21,7 @@ from coft.core.errors import UserError
 NAMES = ["cat", "golden_retriever", "a very long name of many words"]
 
 
-def test_template_features_equal_clips_own(clip_model: CLIP) -> None:
+def test_template_features_equal_those_of_clip(clip_model: CLIP) -> None:
     template = "a photo of a {}, a type of pet."
     tokens = clip.tokenize([template.format(name.replace("_", " ")) for name in NAMES])
     expected = F.normalize(clip_model.encode_text(tokens), dim=-1)
@@ -29,7 +29,7 @@ def test_template_features_equal_clips_own(clip_model: CLIP) -> None:
 
 
 @pytest.mark.parametrize("template", ["a photo of a {}.", "a photo of the {}, a type of pet."])
-def test_dual_prompts_start_at_the_templates_zero_shot_classifier(clip_model: CLIP, template: str) -> None:
+def test_dual_prompts_start_as_the_zero_shot_classifier_of_the_template(clip_model: CLIP, template: str) -> None:
     prompts = DualPrompts(clip_model, NAMES, template, generator=torch.Generator().manual_seed(0))
     positive, negative = prompts()
     torch.testing.assert_close(positive, template_features(clip_model, NAMES, template), atol=1e-5, rtol=1e-4)
@@ -43,12 +43,12 @@ def test_dual_prompts_in_one_pass_equal_two_passes(clip_model: CLIP) -> None:
         torch.testing.assert_close(features, F.normalize(encode_text(clip_model, *learner()), dim=-1))
 
 
-def test_word_context_takes_the_words_tokens(clip_model: CLIP) -> None:
+def test_word_context_has_the_token_embeddings(clip_model: CLIP) -> None:
     ids = clip.tokenize("a photo of a")[0, 1:5]
     assert torch.equal(word_context(clip_model, "a_photo_of_a"), clip_model.token_embedding.weight[ids])
 
 
-def test_a_name_too_long_is_named(clip_model: CLIP) -> None:
+def test_a_class_name_that_is_too_long_is_refused(clip_model: CLIP) -> None:
     with pytest.raises(
         UserError, match=r"class name 'word word.* makes a prompt of \d+ tokens, the text encoder reads 77"
     ):
@@ -60,10 +60,10 @@ def test_a_name_too_long_is_named(clip_model: CLIP) -> None:
 SYNONYMS = {"cat": ["tomcat", "house_cat"], NAMES[2]: ["long"]}
 
 
-def test_a_class_with_synonyms_has_the_mean_of_its_names(clip_model: CLIP) -> None:
+def test_a_class_with_synonyms_has_the_mean_feature_of_its_names(clip_model: CLIP) -> None:
     means = template_features(clip_model, NAMES, "a {}.", SYNONYMS)
-    alone = template_features(clip_model, ["cat", "tomcat", "house cat"], "a {}.")
-    torch.testing.assert_close(means[0], F.normalize(alone.mean(dim=0), dim=0), atol=1e-5, rtol=1e-4)
+    single = template_features(clip_model, ["cat", "tomcat", "house cat"], "a {}.")
+    torch.testing.assert_close(means[0], F.normalize(single.mean(dim=0), dim=0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(means[1], template_features(clip_model, NAMES, "a {}.")[1], atol=1e-5, rtol=1e-4)
     both = [template_features(clip_model, NAMES, template, SYNONYMS) for template in ("a {}.", "the {}.")]
     torch.testing.assert_close(
@@ -71,7 +71,7 @@ def test_a_class_with_synonyms_has_the_mean_of_its_names(clip_model: CLIP) -> No
     )
 
 
-def test_dual_prompts_with_synonyms_start_at_the_zero_shot_classifier_and_train(clip_model: CLIP) -> None:
+def test_dual_prompts_with_synonyms_start_as_the_zero_shot_classifier_and_train(clip_model: CLIP) -> None:
     source = torch.Generator().manual_seed(0)
     prompts = DualPrompts(clip_model, NAMES, "a photo of a {}.", generator=source, synonyms=SYNONYMS)
     positive, _ = prompts()
@@ -83,11 +83,11 @@ def test_dual_prompts_with_synonyms_start_at_the_zero_shot_classifier_and_train(
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
-def test_contexts_of_the_classes_own_stand_before_each_of_its_names(clip_model: CLIP, position: str) -> None:
+def test_class_specific_contexts_precede_each_name_of_the_class(clip_model: CLIP, position: str) -> None:
     context = random_context(clip_model, 3, 4, generator=torch.Generator().manual_seed(0))
     learner = PromptLearner(clip_model, NAMES, context, position=position, synonyms=SYNONYMS)
     features = encode_prompts(clip_model, learner)[0]
     names, owners = ["cat", "tomcat", "house_cat", NAMES[1], NAMES[2], "long"], [0, 0, 0, 1, 2, 2]
-    alone = encode_prompts(clip_model, PromptLearner(clip_model, names, context[owners], position=position))[0]
-    means = [F.normalize(alone, dim=1)[[row for row in range(6) if owners[row] == c]].mean(dim=0) for c in range(3)]
+    single = encode_prompts(clip_model, PromptLearner(clip_model, names, context[owners], position=position))[0]
+    means = [F.normalize(single, dim=1)[[row for row in range(6) if owners[row] == c]].mean(dim=0) for c in range(3)]
     torch.testing.assert_close(features, F.normalize(torch.stack(means), dim=1), atol=1e-5, rtol=1e-4)

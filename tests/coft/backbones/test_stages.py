@@ -27,14 +27,14 @@ def _changed(module: torch.nn.Module, train: bool = True) -> set[str]:
     return {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
 
 
-def test_stages_have_each_parameter_of_the_trunk_once(visual: Any) -> None:
+def test_each_parameter_of_the_trunk_is_in_one_stage(visual: Any) -> None:
     names = [name for stage in stage_names(visual) for name in stage]
     assert sorted(names) == sorted(name for name, _ in visual.named_parameters() if name.startswith("trunk."))
     assert any("conv_stem" in name for name in stage_names(visual)[0])
 
 
 @pytest.mark.parametrize("stages", [0, 1, 3])
-def test_frozen_stages_stay_and_all_others_train_in_phase_two(visual: Any, stages: int) -> None:
+def test_only_frozen_stages_do_not_train(visual: Any, stages: int) -> None:
     frozen = {name for stage in stage_names(visual)[:stages] for name in stage}
     freeze_stages(visual, stages)
     everything = {name for name, _ in visual.named_parameters()}
@@ -43,7 +43,7 @@ def test_frozen_stages_stay_and_all_others_train_in_phase_two(visual: Any, stage
 
 
 @pytest.mark.parametrize("module", ["norms-and-biases", "lora"])
-def test_light_modules_leave_frozen_stages_alone(visual: Any, module: str) -> None:
+def test_light_modules_do_not_train_frozen_stages(visual: Any, module: str) -> None:
     freeze_stages(visual, 3)
     tuned = light_module(visual, module, torch.Generator().manual_seed(0))
     trained = {name for name, value in tuned.named_parameters() if value.requires_grad}
@@ -53,13 +53,13 @@ def test_light_modules_leave_frozen_stages_alone(visual: Any, module: str) -> No
     assert bool(updated) == (module == "lora")
 
 
-def test_a_copy_of_a_copy_keeps_them(visual: Any) -> None:
+def test_a_copy_of_a_copy_keeps_frozen_stages(visual: Any) -> None:
     freeze_stages(visual, 2)
     light = light_module(visual, "norms-and-biases", torch.Generator().manual_seed(0))
     assert _changed(trainable_copy(light)).isdisjoint(stays_frozen(visual))
 
 
-def test_too_many_stages_and_an_encoder_without_any_are_refused(visual: Any, tmp_path: Path) -> None:
+def test_too_many_stages_and_encoders_without_stages_are_refused(visual: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"FROZEN_STAGES is 99, but the image encoder has \d stages"):
         freeze_stages(visual, 99)
     vit = load_open_clip(f"open_clip:{write_model(tmp_path / 'vit', CONFIGS['vit'])}").visual

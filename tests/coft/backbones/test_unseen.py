@@ -1,4 +1,4 @@
-"""Names that a backbone cannot know."""
+"""Class names with tokens that the pre-training has not seen."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ NAMES = ["sweater", "pullover", "ankle_boot", "T-shirt", "dog"]
 
 
 @pytest.mark.parametrize("backbone", EMBEDDED)
-def test_names_with_a_token_that_pre_training_has_not_used(backbone: str) -> None:
-    seen = torch.load(EMBEDDED[backbone], weights_only=True)["token_ids"].tolist()
-    expected = [n for n in NAMES if any(t not in seen for t in CLIP_TOKENIZER.encode(n.replace("_", " ")))]
+def test_names_with_unseen_tokens_are_found(backbone: str) -> None:
+    known_tokens = torch.load(EMBEDDED[backbone], weights_only=True)["token_ids"].tolist()
+    expected = [n for n in NAMES if any(t not in known_tokens for t in CLIP_TOKENIZER.encode(n.replace("_", " ")))]
     assert unseen_names(backbone, NAMES) == expected
     assert "pullover" in expected and "dog" not in expected
 
 
-def test_other_backbones_name_none() -> None:
+def test_other_backbones_have_no_unseen_names() -> None:
     assert unseen_names("photo", NAMES) == unseen_names("ViT-B/16", NAMES) == []
 
 
-def test_the_warning_names_classes_and_not_too_many(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_lists_a_limited_number_of_classes(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         warn_of_unseen("embedded", ["dog", "cat"])
         assert not caplog.records

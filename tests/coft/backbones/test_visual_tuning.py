@@ -22,35 +22,35 @@ def build(clip_model: CLIP, visual: str = "auto") -> nn.Module:
     return light_module(clip_model.visual, visual, torch.Generator().manual_seed(0))
 
 
-def trained(module: nn.Module) -> set[str]:
+def trained_names(module: nn.Module) -> set[str]:
     return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def test_what_trains(clip_model: CLIP) -> None:
+def test_the_weights_that_train(clip_model: CLIP) -> None:
     module = build(clip_model)
     if is_vit(clip_model.visual):
-        assert trained(module) == {"tokens"}
+        assert trained_names(module) == {"tokens"}
         assert module.tokens.shape == (2, VPT_TOKENS, 64)
     else:
-        assert trained(module) == {n for n, _ in clip_model.visual.named_parameters() if "bn" in n or n.endswith("bias")
-                                   or "downsample.1" in n}  # fmt: skip
+        names = [name for name, _ in clip_model.visual.named_parameters()]
+        assert trained_names(module) == {n for n in names if "bn" in n or n.endswith("bias") or "downsample.1" in n}
     assert not any(p.requires_grad for p in clip_model.parameters())
 
 
-def test_frozen_weights_are_shared_and_trained_ones_are_not(clip_model: CLIP) -> None:
+def test_only_frozen_weights_are_shared(clip_model: CLIP) -> None:
     addresses = {t.data_ptr() for t in clip_model.visual.parameters()}
     for name, parameter in build(clip_model).named_parameters():
-        assert (parameter.data_ptr() in addresses) != (name in trained(build(clip_model))), name
+        assert (parameter.data_ptr() in addresses) != (name in trained_names(build(clip_model))), name
 
 
-def test_no_module_is_the_frozen_encoder_and_trains_nothing(clip_model: CLIP) -> None:
+def test_none_is_the_frozen_encoder(clip_model: CLIP) -> None:
     module = build(clip_model, "none")
     assert torch.equal(module(images()), clip_model.visual(images()))
-    assert not trained(module)
+    assert not trained_names(module)
 
 
 def naive_vit(visual: Any, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """VPT image by image, layer by layer, with attention written out."""
+    """VPT with attention written out."""
     features = []
     for image in x:
         patches = visual.conv1(image[None])[0].flatten(1).t()
@@ -73,20 +73,20 @@ def naive_vit(visual: Any, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tenso
 def test_prompted_vit_equals_a_naive_loop_with_gradients() -> None:
     clip_model, x = double_clip(vision_layers=2), images().double()
     module = build(clip_model, "vpt-deep").double()
-    ours = module(x)
+    output = module(x)
     tokens = module.tokens.detach().clone().requires_grad_(True)
     assert len(tokens) == 2
-    plain = naive_vit(clip_model.visual, x, tokens)
-    torch.testing.assert_close(ours, plain, **EXACT)
-    ours.square().sum().backward()
-    plain.square().sum().backward()
+    expected = naive_vit(clip_model.visual, x, tokens)
+    torch.testing.assert_close(output, expected, **EXACT)
+    output.square().sum().backward()
+    expected.square().sum().backward()
     torch.testing.assert_close(module.tokens.grad, tokens.grad, **EXACT)
 
 
-def test_low_rank_updates_start_at_the_frozen_encoder_and_move(clip_model: CLIP) -> None:
+def test_low_rank_updates_start_as_the_frozen_encoder_and_train(clip_model: CLIP) -> None:
     module, frozen = build(clip_model, "lora"), clip_model.visual(images())
     torch.testing.assert_close(module(images()), frozen)
-    assert trained(module) and all(name.endswith((".down", ".up")) for name in trained(module))
+    assert trained_names(module) and all(name.endswith((".down", ".up")) for name in trained_names(module))
     module(images()).square().sum().backward()
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -115,11 +115,11 @@ def test_low_rank_update_equals_a_naive_loop_with_gradients(
             i = tuned.index(block)
             flat = flat + sum(up[i, within, r] * down[i, r] for r in range(2))
         rows.append(flat.view(shape[1:]))
-    plain, ours = torch.stack(rows), module(weight)
-    torch.testing.assert_close(ours, plain)
+    expected, output = torch.stack(rows), module(weight)
+    torch.testing.assert_close(output, expected)
     pull = torch.randn(shape, generator=source, dtype=torch.float64)
-    (ours * pull).sum().backward()
-    (plain * pull).sum().backward()
+    (output * pull).sum().backward()
+    (expected * pull).sum().backward()
     torch.testing.assert_close(module.down.grad, down.grad)
     torch.testing.assert_close(module.up.grad, up.grad)
 
