@@ -1,4 +1,4 @@
-"""A small folder of images, and settings with which a run takes a second."""
+"""A small folder of images, and settings for short runs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ SHORT: dict[str, Any] = {
 
 
 def make_quick(patch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Fit negative vectors in fewer steps; keep no index of folders.
-
-    These CLIPs of random weights train all the same.
-    """
+    """Fit negative vectors in fewer steps, let CLIPs of random weights train, and use another cache of folders."""
     patch.setattr(guard, "MIN_SKILL", -1.0)
     patch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
     patch.setattr(index, "CACHE", cache)
@@ -44,13 +41,13 @@ def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def pictures() -> list[Image.Image]:
-    """24 images of three classes, by turns."""
+    """24 images of three alternating classes."""
     rng = np.random.default_rng(0)
     return [Image.fromarray(draw(number % len(CLASSNAMES), rng)) for number in range(24)]
 
 
 def write_folder(folder: Path, pictures: list[Image.Image]) -> Path:
-    """Write images as files, one of them twice, and a file that is none."""
+    """Write images as files, one of them twice, and a broken file."""
     (folder / "more").mkdir(parents=True)
     for number, picture in enumerate(pictures):
         picture.save(folder / ("more" if number % 2 else "") / f"{number}.png")
@@ -61,4 +58,4 @@ def write_folder(folder: Path, pictures: list[Image.Image]) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, pictures: list[Image.Image]) -> Path:
-    return write_folder(tmp_path / "own", pictures)
+    return write_folder(tmp_path / "images", pictures)

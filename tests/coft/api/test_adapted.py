@@ -1,4 +1,4 @@
-"""What `coft.adapt` returns writes its exports and its report as the commands do."""
+"""`coft.Adapted`: exports and reports equal those of the commands; bad arguments are refused."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapted(output: Path, pictures: list[Any], checkpoints: dict[str, Path]) -> coft.Adapted:
-    folder = write_folder(output.parent / "own", pictures)
+    folder = write_folder(output.parent / "images", pictures)
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch, output.parent / "cache")
         return coft.adapt(folder, CLASSNAMES, str(checkpoints["resnet"]), output, progress=False, **SHORT)
 
 
-def test_an_export_is_that_of_the_command(adapted: coft.Adapted, output: Path, tmp_path: Path) -> None:
+def test_an_export_equals_that_of_the_command(adapted: coft.Adapted, output: Path, tmp_path: Path) -> None:
     lines = adapted.export(tmp_path / "by-python", "head", single=True)
     assert main(["export", str(output), "--to", "head", "--single", str(tmp_path / "by-command")]) == 0
-    cards = [(tmp_path / who / "README.md").read_text().replace(who, "") for who in ("by-python", "by-command")]
-    heads = [load_file(tmp_path / who / "head.safetensors") for who in ("by-python", "by-command")]
+    cards = [(tmp_path / name / "README.md").read_text().replace(name, "") for name in ("by-python", "by-command")]
+    heads = [load_file(tmp_path / name / "head.safetensors") for name in ("by-python", "by-command")]
     assert cards[0] == cards[1] and all(torch.equal(heads[0][key], heads[1][key]) for key in ("weight", "clean"))
     assert "on 12 images" in lines[0] and "of 12 images" in lines[1]
     with pytest.raises(coft.UserError, match="is there already"):
         adapted.export(tmp_path / "by-python", "head")
 
 
-def test_a_model_without_a_folder_is_compared_on_the_images_of_its_labels(
+def test_a_model_without_a_folder_is_compared_on_its_training_images(
     folder: Path, pictures: list[Any], tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     images = sorted(str(path) for path in folder.rglob("*.png") if path.name != "broken.png")
@@ -55,7 +55,7 @@ def test_a_model_without_a_folder_is_compared_on_the_images_of_its_labels(
         adapted.report()
 
 
-def test_a_report_is_written_anew(adapted: coft.Adapted, output: Path) -> None:
+def test_a_report_can_be_written_again(adapted: coft.Adapted, output: Path) -> None:
     page = output / "report.html"
     before = page.read_bytes()
     page.unlink()
@@ -63,7 +63,7 @@ def test_a_report_is_written_anew(adapted: coft.Adapted, output: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("options", "message"),
     [
         ({"to": "onx"}, "to is 'onx'; did you mean 'onnx'"),
         ({"to": "head", "peers": "c"}, "peers is 'c'; "),
@@ -72,47 +72,49 @@ def test_a_report_is_written_anew(adapted: coft.Adapted, output: Path) -> None:
         ({"to": "head", "single": True, "images": []}, "--single: .*--images"),
     ],
 )
-def test_a_wrong_export_is_one_line(wanted: dict[str, Any], said: str, adapted: coft.Adapted, tmp_path: Path) -> None:
-    with pytest.raises(coft.UserError, match=said):
-        adapted.export(tmp_path / "new", **wanted)
+def test_bad_export_options_are_refused(
+    options: dict[str, Any], message: str, adapted: coft.Adapted, tmp_path: Path
+) -> None:
+    with pytest.raises(coft.UserError, match=message):
+        adapted.export(tmp_path / "new", **options)
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".new*"))
 
 
-def test_labels_are_in_the_order_of_what_was_given(adapted: coft.Adapted, output: Path) -> None:
+def test_labels_csv_has_the_order_of_labels_(adapted: coft.Adapted, output: Path) -> None:
     rows = list(csv.DictReader((output / "labels.csv").open()))
     assert [row["path"] for row in rows] == list(adapted.labels_["path"])
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "2", None, True, float("nan")])
-def test_a_batch_of_no_size_is_one_line(size: Any, adapted: coft.Adapted) -> None:
+def test_a_bad_batch_size_is_refused(size: Any, adapted: coft.Adapted) -> None:
     images = [np.zeros((64, 64), np.uint8)]
     for predict in (adapted.predict, adapted.predict_proba, adapted.model.predict_proba):
         with pytest.raises(coft.UserError, match=r"batch_size is .*; expected a whole number of at least 1"):
             predict(images, batch_size=size)
 
 
-def test_tensors_of_other_floats_are_images(adapted: coft.Adapted) -> None:
+def test_bfloat16_tensors_are_accepted(adapted: coft.Adapted) -> None:
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = adapted.predict_proba(pixels.bfloat16().float())
     assert np.array_equal(adapted.predict_proba(pixels.bfloat16().requires_grad_()), expected)
 
 
 @pytest.mark.parametrize("folder", [None, 5, "", b"a", "a\0b"])
-def test_what_is_no_folder_is_one_line(folder: Any, adapted: coft.Adapted) -> None:
+def test_a_bad_folder_is_refused(folder: Any, adapted: coft.Adapted) -> None:
     for use in (adapted.save, adapted.export, coft.Adapted.load):
         with pytest.raises(coft.UserError, match=r"folder is .*; expected the path of a file"):
             use(folder)
 
 
 @pytest.mark.parametrize("device", ["x", None, 5, "cuda:99", "meta"])
-def test_a_device_that_is_none_is_one_line(device: Any, adapted: coft.Adapted, tmp_path: Path) -> None:
+def test_a_bad_device_is_refused(device: Any, adapted: coft.Adapted, tmp_path: Path) -> None:
     adapted.save(tmp_path)
     with pytest.raises(coft.UserError, match=r"device .* is not available"):
         coft.Adapted.load(tmp_path, device)
 
 
 @pytest.mark.parametrize("content", ["", "path,class\n", "\0"])
-def test_damaged_labels_are_one_line(content: str, adapted: coft.Adapted, tmp_path: Path) -> None:
+def test_damaged_labels_are_refused(content: str, adapted: coft.Adapted, tmp_path: Path) -> None:
     adapted.save(tmp_path)
     (tmp_path / "labels.csv").write_text(content)
     with pytest.raises(coft.UserError, match=r"labels\.csv: cannot be read"):

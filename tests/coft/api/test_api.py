@@ -1,4 +1,4 @@
-"""coft.adapt: the same results as the command, on images in whatever form they come, and going on after a stop."""
+"""coft.adapt: same results as the command, all forms of images, resumed runs, and errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def config_name(name: str, section: str) -> str:
 
 
 @pytest.mark.parametrize(("method", "trainer"), [("coft", "CoFT"), ("coft+", "CoFTPlus")])
-def test_the_bits_are_those_of_the_command(
+def test_results_equal_those_of_the_command_to_the_bit(
     method: str, trainer: str, adapt: Any, folder: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     settings = SHORT | {"input__augment": "aerial", "optim__lr": 0.02} | ({"rounds": 2} if method == "coft+" else {})
@@ -58,7 +58,7 @@ def test_the_bits_are_those_of_the_command(
     argv += ["--backbone", str(checkpoints["resnet"]), "--seed", "3"]
     pairs = {config_name(name, trainer.upper()): value for name, value in settings.items()}
     assert launch.main([*argv, *(str(word) for pair in pairs.items() for word in pair)]) == 0
-    torch.manual_seed(123)  # the global generator is nothing to us
+    torch.manual_seed(123)  # the global generator is not used
     before = torch.get_rng_state()
     result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=3, **settings)
     assert torch.equal(torch.get_rng_state(), before)
@@ -79,7 +79,7 @@ def test_a_finished_run_with_a_trusted_archive_is_loaded_by_the_same_call(folder
 
 
 class Labelled(Dataset):
-    """A data set as torchvision's are: images with labels, which nothing may look at."""
+    """A data set in torchvision's style, whose labels must not be read."""
 
     def __init__(self, pictures: list[Image.Image]) -> None:
         self.pictures = pictures
@@ -91,7 +91,7 @@ class Labelled(Dataset):
         return torch.from_numpy(np.array(self.pictures[number])).permute(2, 0, 1).float() / 255, object()
 
 
-def test_images_in_memory_are_the_same_in_any_form(adapt: Any, pictures: list[Image.Image]) -> None:
+def test_all_forms_of_images_in_memory_are_equivalent(adapt: Any, pictures: list[Image.Image]) -> None:
     array = np.stack([np.asarray(picture) for picture in pictures])
     first = collect_images(pictures)
     assert first.names == [str(number) for number in range(24)] and len(set(first.digests)) == 24
@@ -105,7 +105,7 @@ def test_images_in_memory_are_the_same_in_any_form(adapt: Any, pictures: list[Im
     assert np.array_equal(result.predict_proba(array), result.predict_proba(pictures))
 
 
-def test_labels_are_what_the_model_predicts(adapt: Any, folder: Path, tmp_path: Path) -> None:
+def test_labels_are_the_predictions_of_the_model_also_after_loading(adapt: Any, folder: Path, tmp_path: Path) -> None:
     result = adapt([str(path) for path in sorted(folder.rglob("*.png")) if path.name != "broken.png"])
     probabilities = result.predict_proba(list(result.labels_["path"]))
     assert list(result.predict(list(result.labels_["path"]))) == list(result.labels_["class"])
@@ -113,13 +113,13 @@ def test_labels_are_what_the_model_predicts(adapt: Any, folder: Path, tmp_path: 
     assert probabilities.shape == (25, 3) and probabilities.sum(axis=1) == pytest.approx(np.ones(25))
     assert result.labels_["p_clean"].between(0, 1).all() and result.labels_["kept"].dtype == bool
     result.save(tmp_path / "saved")
-    again = coft.Adapted.load(tmp_path / "saved")
-    pd.testing.assert_frame_equal(again.labels_, result.labels_, check_dtype=False, rtol=1e-6)
-    assert list(again.classes_) == list(CLASSNAMES)
-    assert np.array_equal(again.predict_proba(folder / "0.png"), result.predict_proba(folder / "0.png"))
+    loaded = coft.Adapted.load(tmp_path / "saved")
+    pd.testing.assert_frame_equal(loaded.labels_, result.labels_, check_dtype=False, rtol=1e-6)
+    assert list(loaded.classes_) == list(CLASSNAMES)
+    assert np.array_equal(loaded.predict_proba(folder / "0.png"), result.predict_proba(folder / "0.png"))
 
 
-def test_a_folder_of_results_has_a_report_and_predicts(
+def test_commands_work_on_the_output_folder(
     adapt: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -137,7 +137,7 @@ def test_a_folder_of_results_has_a_report_and_predicts(
     assert (tmp_path / "head" / "head.safetensors").is_file()
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+def test_a_stopped_run_resumes_to_the_same_bits(
     adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = adapt(folder, output=tmp_path / "whole")
@@ -157,7 +157,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
         patch.setattr(CoFT, "begin", None)
         pd.testing.assert_frame_equal(adapt(folder, output=tmp_path / "out").labels_, whole.labels_)
         assert not (tmp_path / "out" / state.FILE).exists()
-        patch.setattr(Engine, "begin_epoch", None)  # a finished run is read
+        patch.setattr(Engine, "begin_epoch", None)  # a finished run is loaded
         pd.testing.assert_frame_equal(
             adapt(folder, output=tmp_path / "out").labels_, whole.labels_, check_dtype=False, rtol=1e-6
         )
@@ -170,58 +170,45 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 
 @pytest.fixture
 def stopped(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The state of a run that was stopped before Phase II."""
+    """The state file of a run that was stopped before Phase II."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(CoFT, "label_all", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         adapt(folder, output=tmp_path / "out")
     return tmp_path / "out" / state.FILE
 
 
-def test_a_damaged_state_is_named(adapt: Any, folder: Path, stopped: Path) -> None:
-    stopped.write_bytes(stopped.read_bytes()[:1000])
-    with pytest.raises(coft.UserError, match=f"{re.escape(str(stopped))}: .*remove the folder"):
-        adapt(folder, output=stopped.parent)
+def change_state(state: dict[str, Any], part_name: str) -> None:
+    """Change one part of a state."""
+    part, labels = state["parts"]["peer_a"], state["method"]["labels"]["peer_a"]
+    optimizer = part["optimizer"].get("optimizer", part["optimizer"])
+    if part_name == "momentum":
+        first = next(iter(optimizer["state"].values()))
+        first.update({name: value.new_zeros(5) for name, value in first.items() if value.dim()})
+    elif part_name == "rate":
+        optimizer["param_groups"][0]["lr"] = "fast"
+    elif part_name == "label":
+        labels["label"][0] = 99
+    elif part_name == "index":
+        labels["index"][0] = 999
+    elif part_name == "weights":
+        labels["weight"] = labels["weight"][:-1]
 
 
-@pytest.mark.parametrize("epochs", [10**9, 10**30, -1, 0, 1.5, "1", True, None])
-def test_a_state_of_an_epoch_that_cannot_be_is_named(epochs: Any, adapt: Any, folder: Path, stopped: Path) -> None:
-    whole = torch.load(stopped, weights_only=True)
-    for parts in ({"epochs": epochs}, {"parts": {}}, {"parts": {**whole["parts"], "x": {}}}):
-        torch.save({**whole, **parts}, stopped)
+def test_a_bad_state_is_refused(adapt: Any, folder: Path, stopped: Path) -> None:
+    data, state = stopped.read_bytes(), torch.load(stopped, weights_only=True)
+    bad = [state | {"epochs": epochs} for epochs in (10**9, 10**30, -1, 0, 1.5, "1", True, None)]
+    bad += [state | {"parts": {}}, state | {"parts": state["parts"] | {"x": {}}}]
+    for part_name in ("momentum", "rate", "label", "index", "weights"):
+        bad.append(torch.load(stopped, weights_only=True))
+        change_state(bad[-1], part_name)
+    for content in (None, *bad):
+        stopped.write_bytes(data[:1000]) if content is None else torch.save(content, stopped)
         with pytest.raises(coft.UserError, match=f"{re.escape(str(stopped))}: .*remove the folder"):
             adapt(folder, output=stopped.parent)
 
 
-def changed(state: dict[str, Any], what: str) -> None:
-    """Change a state of a run in one part."""
-    part, labels = state["parts"]["peer_a"], state["method"]["labels"]["peer_a"]
-    optimizer = part["optimizer"].get("optimizer", part["optimizer"])
-    if what == "momentum":
-        first = next(iter(optimizer["state"].values()))
-        first.update({name: value.new_zeros(5) for name, value in first.items() if value.dim()})
-    elif what == "rate":
-        optimizer["param_groups"][0]["lr"] = "fast"
-    elif what == "label":
-        labels["label"][0] = 99
-    elif what == "index":
-        labels["index"][0] = 999
-    elif what == "weights":
-        labels["weight"] = labels["weight"][:-1]
-
-
-@pytest.mark.parametrize("what", ["momentum", "rate", "label", "index", "weights"])
-def test_a_state_that_does_not_fit_the_run_is_named(what: str, adapt: Any, folder: Path, stopped: Path) -> None:
-    content = torch.load(stopped, weights_only=True)
-    changed(content, what)
-    torch.save(content, stopped)
-    with pytest.raises(coft.UserError, match=f"{re.escape(str(stopped))}: .*remove the folder"):
-        adapt(folder, output=stopped.parent)
-
-
 @pytest.mark.parametrize("name", ["labels.csv", "classes.txt", "model", "report.html"])
-def test_files_of_somebody_in_the_output_folder_are_not_replaced(
-    name: str, adapt: Any, folder: Path, tmp_path: Path
-) -> None:
+def test_other_files_in_the_output_folder_are_not_replaced(name: str, adapt: Any, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
     with pytest.raises(coft.UserError, match=f"has {name} and no config.yaml"):
@@ -229,7 +216,7 @@ def test_files_of_somebody_in_the_output_folder_are_not_replaced(
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir() if path.name == name} == {name: "mine"}
 
 
-def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -240,7 +227,7 @@ def test_a_full_disk_is_one_line(adapt: Any, folder: Path, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(("more", "shown"), [("\nyellow star", "yellow star"), ("\tIt has stripes.", "descriptions ")])
-def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
+def test_a_changed_class_file_is_another_experiment(
     more: str, shown: str, adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classes = tmp_path / "classes.txt"
@@ -255,20 +242,20 @@ def test_a_file_of_classes_that_changed_meanwhile_is_another_experiment(
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
-def test_an_image_that_cannot_be_read_is_left_out_and_cannot_be_predicted(
+def test_a_broken_image_is_skipped_in_training_and_refused_in_prediction(
     adapt: Any, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "coft")
     result = adapt(folder, phase2__epochs=1)
     epochs = re.findall(r"\[(phase\d)\] epoch (\d) of 3: seconds \d", caplog.text)
-    assert epochs == [("phase1", "1"), ("phase1", "2"), ("phase2", "3")], "a run without a folder has its lines, too"
+    assert epochs == [("phase1", "1"), ("phase1", "2"), ("phase2", "3")]
     assert str(folder / "broken.png") not in set(result.labels_["path"])
     assert "Skipped 1 file that cannot be read" in caplog.text and "broken.png" in caplog.text
     with pytest.raises(coft.UserError, match=r"broken\.png"):
         result.predict(folder)
 
 
-def test_python_names_are_those_of_the_page_of_settings() -> None:
+def test_python_names_are_on_the_page_of_settings() -> None:
     from coft.engine.config import METHODS, keys_by_python_name
 
     listed = page()
@@ -278,14 +265,15 @@ def test_python_names_are_those_of_the_page_of_settings() -> None:
         assert all(f"| `{key.name}` |" in listed for key in names.values())
 
 
-def test_a_run_with_visual_prompts_goes_to_onnx_and_is_refused_by_open_clip(
+def test_visual_prompts_can_be_exported_to_onnx_but_not_to_open_clip(
     folder: Path, tmp_path: Path, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     import onnxruntime
 
     out, backbone = tmp_path / "out", str(checkpoints["vit"])
     result = coft.adapt(folder, CLASSNAMES, backbone, out, progress=False, **(SHORT | {"visual": "vpt-deep"}))
-    assert {module_of(own, result.model.clip_model.visual) for own in result.model.predictor.encoders} == {"vpt-deep"}
+    model = result.model
+    assert {module_of(encoder, model.clip_model.visual) for encoder in model.predictor.encoders} == {"vpt-deep"}
     capsys.readouterr()
     assert main(["export", str(out), "--to", "open_clip", str(tmp_path / "clip")]) == 2
     error = capsys.readouterr().err
@@ -294,5 +282,5 @@ def test_a_run_with_visual_prompts_goes_to_onnx_and_is_refused_by_open_clip(
     session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
     images = [folder / "0.png", folder / "2.png"]
     batch = result.model.batch([result.model.view(image) for image in images])
-    (collected,) = session.run(None, {"images": batch.numpy()})
-    assert collected == pytest.approx(result.predict_proba(images), abs=1e-4)
+    (probabilities,) = session.run(None, {"images": batch.numpy()})
+    assert probabilities == pytest.approx(result.predict_proba(images), abs=1e-4)

@@ -1,4 +1,4 @@
-"""CoFTClassifier keeps to scikit-learn's conventions; the list below says which of its checks are for images."""
+"""CoFTClassifier follows scikit-learn's conventions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from coft.method import guard
 from tests.coft.api.conftest import SHORT
 from tests.conftest import CLASSNAMES
 
-# Of scikit-learn's checks, those that need no table of numbers. All others fit on random tables (n, features), or
-# on y; what they hold is tested on images below.
+# Checks of scikit-learn that need no table of numbers. The other checks fit on random tables; the tests below do the
+# same on images.
 CHECKS = (
     "check_estimator_cloneable",
     "check_estimator_repr",
@@ -40,13 +40,13 @@ def test_a_check_of_scikit_learn(check: str) -> None:
     getattr(estimator_checks, check)("CoFTClassifier", coft.CoFTClassifier(CLASSNAMES))
 
 
-def test_check_estimator_finds_nothing_wrong() -> None:
+def test_check_estimator_passes() -> None:
     with pytest.warns(UserWarning, match="Can't test estimator"):
         results = check_estimator(coft.CoFTClassifier(CLASSNAMES), on_fail=None)
     assert results and {row["status"] for row in results} <= {"passed", "skipped"}
 
 
-def test_fit_without_y(pictures: list[Image.Image], checkpoints: dict[str, Path]) -> None:
+def test_fit_ignores_y(pictures: list[Image.Image], checkpoints: dict[str, Path]) -> None:
     settings = dict(SHORT)
     estimator = coft.CoFTClassifier(CLASSNAMES, backbone=str(checkpoints["resnet"]), settings=settings)
     with pytest.raises(NotFittedError):
@@ -78,7 +78,7 @@ def test_a_prediction_does_not_depend_on_the_other_images(fitted: coft.CoFTClass
     assert fitted.predict_proba(pictures[:0]).shape == (0, 3)
 
 
-def test_predicting_changes_nothing(fitted: coft.CoFTClassifier, pictures: list[Any]) -> None:
+def test_prediction_changes_no_attribute(fitted: coft.CoFTClassifier, pictures: list[Any]) -> None:
     """check_dict_unchanged, check_readonly_memmap_input, check_f_contiguous_array_estimator, check_dont_overwrite_*."""
     before = dict(vars(fitted))
     array = np.stack([np.asarray(picture) for picture in pictures])
@@ -89,14 +89,14 @@ def test_predicting_changes_nothing(fitted: coft.CoFTClassifier, pictures: list[
     assert {name for name in vars(fitted) if name.endswith("_")} == {"adapted_", "classes_", "labels_"}
 
 
-def test_probabilities_go_with_the_classes(fitted: coft.CoFTClassifier, pictures: list[Any]) -> None:
+def test_probabilities_are_in_the_order_of_classes_(fitted: coft.CoFTClassifier, pictures: list[Any]) -> None:
     """check_classifiers_train, check_classifiers_classes, check_decision_proba_consistency."""
-    shares = fitted.predict_proba(pictures)
-    assert shares.shape == (24, 3) and shares.sum(axis=1) == pytest.approx(np.ones(24), abs=1e-5)
-    assert list(fitted.classes_[shares.argmax(axis=1)]) == list(fitted.predict(pictures))
+    probabilities = fitted.predict_proba(pictures)
+    assert probabilities.shape == (24, 3) and probabilities.sum(axis=1) == pytest.approx(np.ones(24), abs=1e-5)
+    assert list(fitted.classes_[probabilities.argmax(axis=1)]) == list(fitted.predict(pictures))
 
 
 @pytest.mark.parametrize("settings", [["prec"], "prec", 5, {1: 2}, {"seed": 1}, {"images": "x"}, {"method": "coft"}])
-def test_settings_that_are_none_are_named(settings: Any) -> None:
+def test_bad_settings_are_refused(settings: Any) -> None:
     with pytest.raises(coft.UserError, match=r"^settings (is|has) "):
         coft.CoFTClassifier(CLASSNAMES, settings=settings).fit([np.zeros((64, 64), np.uint8)] * 2)

@@ -1,4 +1,4 @@
-"""Mistakes of a program that calls `coft.adapt` are one line each, which names what is wrong."""
+"""Bad arguments of `coft.adapt` are refused in one line that names them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import coft
 from tests.conftest import CLASSNAMES
 
 
-class Odd:
-    """A Dataset of three images that raises, or says that it has another number."""
+class BadDataset:
+    """A data set of three images that raises, or has a wrong length."""
 
     def __init__(self, length: Any, error: Exception | None = None) -> None:
         self.length, self.error = length, error
@@ -30,28 +30,28 @@ class Odd:
         return [np.zeros((64, 64), np.uint8)][number // 3]
 
 
-def closed() -> Image.Image:
+def closed_image() -> Image.Image:
     image = Image.new("RGB", (64, 64))
     image.close()
     return image
 
 
 class BytesPath(os.PathLike):
-    """A path in bytes, which no API of ours takes."""
+    """A path in bytes, which is not supported."""
 
     def __fspath__(self) -> bytes:
         return b"photos"
 
 
-class Lazy(Image.Image):
-    """An image whose decoder fails when pixels are read, as those of some formats do."""
+class BrokenImage(Image.Image):
+    """An image whose decoder fails when pixels are read."""
 
     def load(self) -> Any:
         raise SyntaxError("broken PNG file")
 
 
-def lazy() -> Image.Image:
-    image = Lazy()
+def broken_image() -> Image.Image:
+    image = BrokenImage()
     image._size, image._mode = (64, 64), "RGB"  # type: ignore[attr-defined]
     return image
 
@@ -79,12 +79,15 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"images": [None]}, "image 0 is of type NoneType"),
     ({"images": ["a.png", np.zeros((64, 64), np.uint8)]}, "image 1 is of type ndarray, and others are paths"),
     ({"images": [np.zeros((64, 64), np.uint8), "a.png"]}, "image 1 is of type str"),
-    ({"images": [closed()]}, "image 0 cannot be read"),
+    ({"images": [closed_image()]}, "image 0 cannot be read"),
     ({"images": [Image.new("RGB", (0, 0))]}, "image 0 cannot be read (ValueError: 0 x 0 pixels"),
-    ({"images": Odd(3, ZeroDivisionError("mine"))}, "image 2 cannot be retrieved from Odd (ZeroDivisionError: mine)"),
-    ({"images": Odd(9)}, "image 3 cannot be retrieved from Odd (IndexError"),
-    ({"images": Odd(-1)}, "images has no length (ValueError"),
-    ({"images": Odd(1.5)}, "images has no length (TypeError"),
+    (
+        {"images": BadDataset(3, ZeroDivisionError("mine"))},
+        "image 2 cannot be retrieved from BadDataset (ZeroDivisionError: mine)",
+    ),
+    ({"images": BadDataset(9)}, "image 3 cannot be retrieved from BadDataset (IndexError"),
+    ({"images": BadDataset(-1)}, "images has no length (ValueError"),
+    ({"images": BadDataset(1.5)}, "images has no length (TypeError"),
     ({"classes": None}, "classes is None; expected texts"),
     ({"classes": 5}, "classes is 5; expected texts"),
     ({"classes": {"a", "b"}}, "classes is {"),
@@ -100,7 +103,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"images": "x" * 300}, "images is 'xxx"),
     ({"images": BytesPath()}, "images is b'photos'"),
     ({"images": [BytesPath()]}, "image 0 is b'photos'"),
-    ({"images": [lazy()]}, "image 0 cannot be read (SyntaxError: broken PNG file)"),
+    ({"images": [broken_image()]}, "image 0 cannot be read (SyntaxError: broken PNG file)"),
     ({"classes": np.array(1)}, "classes is array(1); expected texts"),
     ({"classes": torch.tensor(1)}, "classes is tensor(1); expected texts"),
     ({"classes": BytesPath()}, "classes is b'photos'; expected a text"),
@@ -114,7 +117,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("call", "message"), MISTAKES, ids=lambda x: next(iter(x)) if isinstance(x, dict) else "")
-def test_mistakes_are_one_line(call: dict[str, Any], message: str) -> None:
-    sound = {"images": [np.zeros((64, 64), np.uint8)] * 2, "classes": CLASSNAMES, "backbone": "embedded"}
+def test_bad_arguments_are_refused(call: dict[str, Any], message: str) -> None:
+    valid = {"images": [np.zeros((64, 64), np.uint8)] * 2, "classes": CLASSNAMES, "backbone": "embedded"}
     with pytest.raises(coft.UserError, match=f"^{re.escape(message)}"):
-        coft.adapt(**(sound | call))
+        coft.adapt(**(valid | call))
