@@ -1,4 +1,4 @@
-"""A finished run on disk, made by the tests without training anything."""
+"""Folders of finished runs, written without training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from coft.core.table import Table
 from coft.report.image_facts import write_frozen, write_peers
 
-HOSTILE = [  # names of classes that must stay text on a page
+HOSTILE = [  # class names that must be escaped
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',
     "new\nline </title><b>",
@@ -37,7 +37,7 @@ def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
 
 
 def write_images(folder: Path, names: Sequence[str], side: int = 24, seed: int = 0) -> list[str]:
-    """Write noisy images, each of another colour. Returns their paths."""
+    """Write noisy images of different colours. Returns their paths."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -57,7 +57,7 @@ def write_run(
     evidence: bool = True,
     **summary: Any,
 ) -> Path:
-    """Write what a run of CoFT on these images leaves, with classes drawn at random. Returns the folder."""
+    """Write the files of a CoFT run with random classes. Returns the folder."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     count = len(paths)

@@ -1,4 +1,4 @@
-"""The page in a real browser. Needs Chromium (`apt-get install chromium`) and `pip install playwright`."""
+"""The report in a browser. Needs Chromium (`apt-get install chromium`) and `pip install playwright`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_file(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
-    """Open the page: opened(width, "dark"); `page.problems` is what went wrong."""
+    """Open the page: open_file(width, "dark"); `page.problems` has errors and messages."""
     contexts = []
 
     def start(width: int = 1280, scheme: str = "light") -> Any:
@@ -78,7 +78,7 @@ def test_the_page_opens_without_an_error(open_file: Callable[..., Any], width: i
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(open_file: Callable[..., Any], scheme: str) -> None:
+def test_text_has_enough_contrast(open_file: Callable[..., Any], scheme: str) -> None:
     page = open_file(1280, scheme)
     for selector in ("body", "small", ".warnings li", "figcaption", "nav a", "dt", "table.map td"):
         ratio = page.evaluate(CONTRAST, selector)
@@ -99,7 +99,7 @@ CONTRAST = """selector => {
     return (pair[0] + .05) / (pair[1] + .05); })); }"""
 
 
-def test_the_keyboard_goes_through_the_page_in_order(open_file: Callable[..., Any]) -> None:
+def test_the_tab_key_follows_the_order_of_the_page(open_file: Callable[..., Any]) -> None:
     page = open_file()
     sections = page.evaluate("[...document.querySelectorAll('nav a')].map(element => element.textContent)")
     order = []
@@ -121,7 +121,7 @@ def test_the_keyboard_goes_through_the_page_in_order(open_file: Callable[..., An
     assert tops == sorted(tops) and in_tables == 0
 
 
-def test_everything_that_is_seen_has_a_text(open_file: Callable[..., Any]) -> None:
+def test_images_and_figures_have_a_text(open_file: Callable[..., Any]) -> None:
     page = open_file()
     assert page.evaluate("[...document.images].filter(element => !element.alt.includes(',')).length") <= 1  # of a map
     named = page.evaluate("[...document.querySelectorAll('svg, .broken, .scroll')].map(element => element.ariaLabel)")
@@ -132,7 +132,7 @@ def test_everything_that_is_seen_has_a_text(open_file: Callable[..., Any]) -> No
     assert page.get_by_role("navigation").count() == 1 and page.get_by_role("main").count() == 1
 
 
-def test_the_page_prints_what_is_closed_as_well(open_file: Callable[..., Any]) -> None:
+def test_closed_sections_are_printed(open_file: Callable[..., Any]) -> None:
     page = open_file()
     page.emulate_media(media="print")
     closed = "[...document.querySelectorAll('#gallery details:not([open]) img')].map(element => element.clientHeight)"

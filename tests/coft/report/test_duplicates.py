@@ -1,4 +1,4 @@
-"""Images that are there more than once, and small pictures."""
+"""Duplicate images and thumbnails."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from coft.report.thumbnails import BROKEN, difference_hash, embed
 from .runs import write_images
 
 
-def test_equal_content_is_in_groups() -> None:
+def test_files_of_equal_content_are_grouped() -> None:
     copies = pd.DataFrame({"group": ["1", "2", "2", "1", "2"], "path": list("abcde")})
     assert equal_groups(copies) == [["b", "c", "e"], ["a", "d"]]
 
 
-def test_pairs_come_once_and_the_most_alike_first() -> None:
+def test_pairs_are_unique_and_sorted_by_similarity() -> None:
     nearest = np.array([1, 0, 3, 2, 2, 5])
     likeness = np.array([0.96, 0.96, 0.99, 0.99, 0.97, 1.0])
     assert alike_pairs(nearest, likeness) == [(2, 3), (2, 4), (0, 1)]
@@ -30,7 +30,7 @@ def test_pairs_come_once_and_the_most_alike_first() -> None:
     assert len(alike_pairs(np.arange(count) ^ 1, np.ones(count))) == MAX_PAIRS
 
 
-def test_near_duplicates_look_the_same(tmp_path: Path) -> None:
+def test_near_duplicates_need_similar_features_and_hashes(tmp_path: Path) -> None:
     y, x = np.mgrid[:120, :160]
     waves = (128 + 60 * np.sin(x / 9) + 60 * np.cos((x + y) / 17)).astype(np.uint8)
     Image.fromarray(waves).save(tmp_path / "one.png")
@@ -43,17 +43,17 @@ def test_near_duplicates_look_the_same(tmp_path: Path) -> None:
     assert difference_hash(paths[3]) is None
 
 
-def test_pictures_end_with_their_bytes(tmp_path: Path) -> None:
+def test_thumbnails_are_embedded_up_to_a_number_of_bytes(tmp_path: Path) -> None:
     paths = write_images(tmp_path, [f"{i}.png" for i in range(6)])
-    whole = embed([*paths, paths[0], "gone.png"], 10**6)
-    assert whole[0] == whole[6] and whole[7] == BROKEN and None not in whole
-    lengths = [len(uri or "") for uri in whole]
+    uris = embed([*paths, paths[0], "gone.png"], 10**6)
+    assert uris[0] == uris[6] and uris[7] == BROKEN and None not in uris
+    lengths = [len(uri or "") for uri in uris]
     for count in range(7):
         part = embed([*paths, paths[0]], sum(lengths[:count]) + 3)
-        assert part == [*whole[:count], *[None] * (7 - count)]
+        assert part == [*uris[:count], *[None] * (7 - count)]
 
 
-def test_no_more_is_read_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_images_are_read_than_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     monkeypatch.setattr(thumbnails, "data_uri", lambda path, side: read.append(path) or "x" * 100)
     uris = embed([str(i) for i in range(5000)], 1000)

@@ -1,4 +1,4 @@
-"""Groups of images, and maps of classes, against naive loops."""
+"""Groups of images and maps of classes against naive loops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def images() -> pd.DataFrame:
     table = pd.DataFrame(columns | numbers)
     table["pseudo_label"] = table["class"]
     table["kept_for"] = np.where(rng.random(80) < 0.6, "peer_a", "")
-    table.loc[[3, 9], "zero_shot"] = ""  # images that are not of the pool
+    table.loc[[3, 9], "zero_shot"] = ""  # images outside the pool
     table.loc[[4, 9], "peer_b"] = ""
     table.loc[[5, 9], ["pseudo_label", "kept_for"]] = ""
     return table
@@ -45,18 +45,18 @@ def expected(images: pd.DataFrame, name: str) -> dict[str, list[int]]:
         for index, row in rows
         if "" not in (row["peer_a"], row["peer_b"]) and row["peer_a"] != row["peer_b"]
     ]
-    moved = [(index, row) for index, row in rows if row["zero_shot"] not in ("", name)]
+    changed = [(index, row) for index, row in rows if row["zero_shot"] not in ("", name)]
     return {
         "surest": ordered(rows, "confidence", -1),
         "least sure": ordered(rows, "confidence", 1),
         "not kept by the filter": ordered(kept_out, "clean", 1),
         "peers disagree": ordered(disagreed, "confidence", -1),
-        "changed since zero-shot": ordered(moved, "confidence", -1),
+        "changed since zero-shot": ordered(changed, "confidence", -1),
     }
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_groups_of_a_class_are_those_of_a_loop(images: pd.DataFrame, name: str) -> None:
+def test_groups_equal_a_naive_loop(images: pd.DataFrame, name: str) -> None:
     groups = {group.kind: group.indices for group in groups_by_class(images)[name]}
     assert groups == expected(images, name) and all(groups.values())
 
@@ -67,7 +67,7 @@ def test_groups_need_their_columns_and_images(images: pd.DataFrame) -> None:
     assert groups_by_class(images).keys() == set(CLASSES) and groups_by_class(images.iloc[:0]) == {}
 
 
-def test_moves_and_confusion_are_those_of_a_loop(images: pd.DataFrame) -> None:
+def test_moves_and_confusion_equal_a_naive_loop(images: pd.DataFrame) -> None:
     before, after = images["zero_shot"], images["class"]
     counts = confusion(before, after, CLASSES)
     for row, first in enumerate(CLASSES):
@@ -80,13 +80,13 @@ def test_moves_and_confusion_are_those_of_a_loop(images: pd.DataFrame) -> None:
     assert len(moves(before, before)) == 0 and math.isclose(confusion(before, before, CLASSES).trace(), 78)
 
 
-def test_a_name_that_two_classes_have_is_counted_once() -> None:
+def test_a_repeated_class_name_is_counted_once() -> None:
     names = pd.Series(["missile", "dog", "missile"])
     assert confusion(names, names, ["missile", "dog", "missile"]).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 2]]
 
 
 @pytest.mark.parametrize(
-    ("count", "surest", "least"),
+    ("count", "most_confident", "least_confident"),
     [
         (1, [0], []),
         (3, [0, 1, 2], []),
@@ -95,10 +95,12 @@ def test_a_name_that_two_classes_have_is_counted_once() -> None:
         (9, [0, 1, 2], [8, 7, 6]),
     ],
 )
-def test_no_image_is_among_the_surest_and_the_least_sure(count: int, surest: list[int], least: list[int]) -> None:
+def test_the_most_and_least_confident_images_are_disjoint(
+    count: int, most_confident: list[int], least_confident: list[int]
+) -> None:
     paths = [f"/photos/{index}.png" for index in range(count)]
     images = pd.DataFrame({"path": paths, "class": "cat", "confidence": [0.9 - 0.1 * index for index in range(count)]})
     strips = strips_of(groups_by_class(images)["cat"], 3, Pictures(images, Path()))
     shown = {strip.title: [int(picture.path[8:-4]) for picture in strip.pictures] for strip in strips}
-    assert shown == {"surest": surest, **({"least sure": least} if least else {})}
+    assert shown == {"surest": most_confident, **({"least sure": least_confident} if least_confident else {})}
     assert all(strip.count == count for strip in strips)

@@ -1,4 +1,4 @@
-"""What a run keeps for its report."""
+"""The evidence that a run keeps for its report."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def features() -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
-def test_what_is_kept_is_read_again(tmp_path: Path, features: torch.Tensor) -> None:
+def test_evidence_round_trip(tmp_path: Path, features: torch.Tensor) -> None:
     text = features[:3]
     write_frozen(tmp_path, ["a", "<b>", "c\n"], Table.of(features), text)
     write_peers(tmp_path, {"peer_a": torch.arange(40) % 3, "peer_b": torch.zeros(40, dtype=torch.long)})
-    kept = read_evidence(tmp_path)
-    assert kept is not None and kept.classes == ["a", "<b>", "c\n"]
-    assert list(kept.zero_shot) == [int((row @ text.T).argmax()) for row in features]
-    assert list(kept.sample) == list(range(40)) and np.allclose(kept.features, features, atol=1e-3)
-    assert list(kept.peers["peer_a"][:4]) == [0, 1, 2, 0] and np.array_equal(kept.text, text.numpy())
+    evidence = read_evidence(tmp_path)
+    assert evidence is not None and evidence.classes == ["a", "<b>", "c\n"]
+    assert list(evidence.zero_shot) == [int((row @ text.T).argmax()) for row in features]
+    assert list(evidence.sample) == list(range(40)) and np.allclose(evidence.features, features, atol=1e-3)
+    assert list(evidence.peers["peer_a"][:4]) == [0, 1, 2, 0] and np.array_equal(evidence.text, text.numpy())
     assert read_evidence(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize("anchors", [100, 10])
-def test_the_most_alike_other_image_is_that_of_a_loop(
+def test_the_nearest_other_image_equals_a_naive_loop(
     features: torch.Tensor, anchors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_facts, "ANCHORS", anchors)
@@ -45,22 +45,22 @@ def test_the_most_alike_other_image_is_that_of_a_loop(
         assert neighbours[i] == best and cosine[i] == pytest.approx(float(features[i] @ features[best]), abs=1e-5)
 
 
-def test_one_image_is_like_no_other() -> None:
+def test_a_single_image_has_no_neighbour() -> None:
     neighbours, cosine = nearest_other(Table.of(torch.ones(1, 4)))
     assert list(neighbours) == [0] and list(cosine) == [0]
 
 
-def test_the_sample_grows_with_the_classes_and_has_an_end(features: torch.Tensor, tmp_path: Path) -> None:
-    many = features.repeat(150, 1)
-    write_frozen(tmp_path, ["a", "b", "c"], Table.of(many), features[:3])
-    kept = read_evidence(tmp_path)
-    assert kept is not None and len(kept.sample) == len(kept.features) == image_facts.MIN_SAMPLE
-    assert len(set(kept.sample)) == image_facts.MIN_SAMPLE and kept.sample.max() < len(many)
-    assert np.allclose(kept.features, many[kept.sample], atol=1e-3)
+def test_the_sample_is_limited(features: torch.Tensor, tmp_path: Path) -> None:
+    repeated = features.repeat(150, 1)
+    write_frozen(tmp_path, ["a", "b", "c"], Table.of(repeated), features[:3])
+    evidence = read_evidence(tmp_path)
+    assert evidence is not None and len(evidence.sample) == len(evidence.features) == image_facts.MIN_SAMPLE
+    assert len(set(evidence.sample)) == image_facts.MIN_SAMPLE and evidence.sample.max() < len(repeated)
+    assert np.allclose(evidence.features, repeated[evidence.sample], atol=1e-3)
 
 
 @pytest.mark.parametrize("damage", ["cut", "version", "labels", "key"])
-def test_damaged_files_are_named(tmp_path: Path, features: torch.Tensor, damage: str) -> None:
+def test_damaged_files_are_refused(tmp_path: Path, features: torch.Tensor, damage: str) -> None:
     write_frozen(tmp_path, ["a", "b", "c"], Table.of(features), features[:3])
     path = tmp_path / image_facts.FOLDER / image_facts.FROZEN
     arrays, metadata = load_file(path), {"version": image_facts.VERSION, "classes": json.dumps(["a", "b", "c"])}

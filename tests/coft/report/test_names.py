@@ -1,4 +1,4 @@
-"""Signals of classes that may go by a wrong name: against naive loops, and on groups whose names were changed."""
+"""Signals of wrong class names against naive loops, and on classes with changed names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ CLASSES, SIZE, WIDTH = 5, 30, 24
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """Centred features in well-parted groups, text features near to them, and the group of each image."""
+def groups() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Centred features in separate groups, text features near them, and the group of each image."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, WIDTH))
     truth = np.repeat(np.arange(CLASSES), SIZE)
@@ -23,16 +23,16 @@ def world() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     return torch.nn.functional.normalize(torch.from_numpy(features).float(), dim=1), text, truth
 
 
-def test_right_names_are_not_suspicious(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
-    features, text, truth = world
+def test_correct_names_are_not_suspicious(groups: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = groups
     signals = measure(features, text, truth)
     assert suspects(signals) == [] and all(
         class_signals.alike > 0.9 and class_signals.fit > 0 for class_signals in signals
     )
 
 
-def test_swapped_names_are_suspicious(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
-    features, text, truth = world
+def test_swapped_names_are_suspicious(groups: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = groups
     final = np.array([1, 0, 2, 3, 4])[truth]
     suspicious = {suspect.label: suspect for suspect in suspects(measure(features, text, final))}
     assert suspicious.keys() == {0, 1}
@@ -41,16 +41,16 @@ def test_swapped_names_are_suspicious(world: tuple[torch.Tensor, np.ndarray, np.
         assert suspicious[label].signals.rival == other
 
 
-def test_nothing_is_said_of_few_images(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
-    features, text, truth = world
-    few = np.concatenate([np.flatnonzero(truth == label)[: MIN_IMAGES - 1] for label in range(CLASSES)])
-    final = (truth[few] + 1) % CLASSES
-    signals = measure(features[torch.from_numpy(few)], text, final)
+def test_few_images_give_no_signal(groups: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = groups
+    index = np.concatenate([np.flatnonzero(truth == label)[: MIN_IMAGES - 1] for label in range(CLASSES)])
+    final = (truth[index] + 1) % CLASSES
+    signals = measure(features[torch.from_numpy(index)], text, final)
     assert suspects(signals) == [] and all(np.isnan(class_signals.fit) for class_signals in signals)
 
 
-def test_signals_are_those_of_a_loop(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
-    features, text, truth = world
+def test_signals_equal_a_naive_loop(groups: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = groups
     rng = np.random.default_rng(2)
     final = np.where(rng.random(len(truth)) < 0.7, truth, rng.integers(CLASSES, size=len(truth)))
     believed = rng.random(len(truth))
@@ -76,17 +76,17 @@ def test_signals_are_those_of_a_loop(world: tuple[torch.Tensor, np.ndarray, np.n
         assert measured.kinds == pytest.approx(len(members) * CLASSES / len(rows) * (1 + morans_i))
 
 
-def test_a_name_that_clip_does_not_believe_is_suspicious(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
-    features, text, truth = world
+def test_a_name_of_low_probability_is_suspicious(groups: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = groups
     believed = np.where(truth == 2, BELIEVED - 0.01, BELIEVED + 0.01)
     (suspect,) = suspects(measure(features, text, truth, believed))
     assert suspect.label == 2 and suspect.reasons == ("CLIP doubts the name",)
     assert suspect.signals.believed == pytest.approx(BELIEVED - 0.01)
 
 
-def test_two_kinds_under_one_name_are_suspicious(world: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
-    features, text, truth = world
-    believed = np.where(truth == 4, 0.4, 0.9)  # the name of class 4 is missing: its images have that of class 3
+def test_two_groups_under_one_name_are_suspicious(groups: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = groups
+    believed = np.where(truth == 4, 0.4, 0.9)  # images of class 4 have the name of class 3
     (suspect,) = suspects(measure(features, text[:4], truth.clip(max=3), believed))
     assert suspect.label == 3 and suspect.reasons == ("may be two kinds",) and suspect.signals.kinds > 3
     evenly = measure(features, text[:4], truth.clip(max=3), np.where(np.arange(len(truth)) % 2, 0.4, 0.9))
@@ -94,7 +94,7 @@ def test_two_kinds_under_one_name_are_suspicious(world: tuple[torch.Tensor, np.n
     assert np.isnan(measure(features, text[:4], truth.clip(max=3))[3].kinds)
 
 
-def test_what_clip_believes_is_its_softmax() -> None:
+def test_believed_is_the_softmax_probability() -> None:
     rng = np.random.default_rng(0)
     features, text = rng.normal(size=(6, 4)), rng.normal(size=(3, 4))
     labels = np.array([0, 1, 2, 2, 1, -1])
