@@ -357,3 +357,12 @@ class OtherSecondPeer(ToyBackbone):
 def pairs(labels: PseudoLabels) -> list[tuple[int, int]]:
     """Images and their labels."""
     return list(zip(labels.index.tolist(), labels.label.tolist(), strict=True))
+
+
+def clusters(per_class: int = 40, width: int = 8, noise: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Unit features around one direction per class, and their classes."""
+    source = torch.Generator().manual_seed(0)
+    centres = F.normalize(torch.randn(CLASSES, width, generator=source), dim=1)
+    label = torch.arange(CLASSES).repeat(per_class)
+    features = centres[label] + noise * torch.randn(len(label), width, generator=source)
+    return F.normalize(features, dim=1), label

@@ -16,15 +16,11 @@ from .encoding import encode
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
 
-def test_grey_becomes_rgb() -> None:
-    pixels = np.asarray(decode_image(encode(Image.fromarray(GREY)), "x"))
+@pytest.mark.parametrize(("factor", "form"), [(1, "PNG"), (257, "PNG"), (257, "TIFF")])
+def test_grey_of_8_and_16_bits_becomes_rgb_of_8_bits(factor: int, form: str) -> None:
+    values = GREY if factor == 1 else GREY.astype(np.uint16) * factor
+    pixels = np.asarray(decode_image(encode(Image.fromarray(values), form), "x"))
     assert (pixels == GREY[..., None]).all() and pixels.shape == (8, 8, 3)
-
-
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_sixteen_bits_become_eight(form: str) -> None:
-    pixels = np.asarray(decode_image(encode(Image.fromarray(GREY.astype(np.uint16) * 257), form), "x"))
-    assert (pixels == GREY[..., None]).all()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from coft.core import table
 from coft.core.table import Table
 from coft.labelling.mixture import with_mixture
 from tests.coft import naive
-
-
-def clusters(per_class: int = 40, width: int = 8, noise: float = 0.2) -> tuple[Tensor, Tensor]:
-    """Unit features around one direction per class, and their classes."""
-    source = torch.Generator().manual_seed(0)
-    centres = torch.nn.functional.normalize(torch.randn(3, width, generator=source), dim=1)
-    label = torch.arange(3).repeat(per_class)
-    features = centres[label] + noise * torch.randn(len(label), width, generator=source)
-    return torch.nn.functional.normalize(features, dim=1), label
+from tests.coft.toys import clusters
 
 
 @pytest.mark.parametrize("fitted", [120, 30])

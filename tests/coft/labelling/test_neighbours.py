@@ -11,22 +11,14 @@ from coft.core.table import Table
 from coft.labelling import neighbours
 from coft.labelling.neighbours import ALPHA, COSINE_POWER, NeighbourGraph, neighbour_count
 from tests.coft import naive
-
-
-def clusters(per_cluster: int = 8, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Features in clusters, and the cluster of each."""
-    source = torch.Generator().manual_seed(seed)
-    centres = torch.nn.functional.normalize(torch.randn(classes, 16, generator=source), dim=1)
-    label = torch.arange(classes).repeat(per_cluster)
-    features = centres[label] + 0.15 * torch.randn(len(label), 16, generator=source)
-    return torch.nn.functional.normalize(features, dim=1), label
+from tests.coft.toys import clusters
 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(("steps", "atol"), [(neighbours.STEPS, 3e-3), (300, 1e-6)])
 def test_propagation_converges(count: int, steps: int, atol: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "STEPS", steps)
-    features, _ = clusters()
+    features, _ = clusters(8, width=16, noise=0.15)
     graph = NeighbourGraph(Table.of(features), count)
     logits = torch.randn(len(features), 3, generator=torch.Generator().manual_seed(1))
     solved = naive.smooth(features, count, logits.softmax(dim=1))
@@ -37,7 +29,7 @@ def test_propagation_converges(count: int, steps: int, atol: float, monkeypatch:
 
 def features_and_logits() -> tuple[Tensor, Tensor]:
     """Features and logits of 60 images."""
-    features, label = clusters(per_cluster=20)
+    features, label = clusters(20, width=16, noise=0.15)
     logits = 2.0 * torch.nn.functional.one_hot(label, 3).float()
     return features, logits + torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
 
