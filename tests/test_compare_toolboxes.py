@@ -1,4 +1,4 @@
-"""The toolbox comparison of compat/dassl, which trains with our script."""
+"""Toolbox comparison of compat/dassl with train.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolboxes.compare import compare, record
 
 
 @pytest.mark.slow
-def test_a_training_of_our_script_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_of_train_script_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], *, cwd: Path, **_: Any) -> Any:
         done = run_forked(command[1:], cwd)
         done.stderr = done.stdout

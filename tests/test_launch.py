@@ -28,7 +28,7 @@ def value(argv: list[str], flag: str) -> str:
     return argv[argv.index(flag) + 1]
 
 
-def test_digits_with_the_embedded_clip_is_the_default() -> None:
+def test_default_is_digits_with_embedded_clip() -> None:
     argv = arguments("CoFT")
     assert value(argv, "--backbone") == "embedded" and value(argv, "--seed") == "1"
     assert value(argv, "--dataset-config-file").endswith("configs/datasets/digits.yaml")
@@ -36,7 +36,7 @@ def test_digits_with_the_embedded_clip_is_the_default() -> None:
     assert value(argv, "--output-dir") == "output/digits/CoFT/embedded/seed1"
 
 
-def test_the_benchmarks_default_is_vit_b_16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_backbone_of_benchmarks_is_vit_b_16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_backbone, "can_download", lambda name: True)
     argv = arguments("UPL", "eurosat", "--seed", "3")
     assert value(argv, "--backbone") == "ViT-B/16"
@@ -44,7 +44,7 @@ def test_the_benchmarks_default_is_vit_b_16(monkeypatch: pytest.MonkeyPatch) -> 
     assert value(argv, "--output-dir") == "output/eurosat/UPL/vit_b16/seed3"
 
 
-def test_a_local_file_gets_the_config_of_its_kind(checkpoints: dict[str, Path]) -> None:
+def test_config_of_local_backbone_file(checkpoints: dict[str, Path]) -> None:
     argv = arguments("CoFT", "digits", "--backbone", str(checkpoints["vit"]))
     assert value(argv, "--config-file").endswith("embedded.yaml")
     assert value(argv, "--output-dir") == "output/digits/CoFT/vit/seed1"
@@ -52,56 +52,58 @@ def test_a_local_file_gets_the_config_of_its_kind(checkpoints: dict[str, Path]) 
     assert launch.trainer_config("CoOp", "RN101").name == "rn101.yaml"
 
 
-def test_coop_has_as_many_epochs_on_imagenet_whatever_the_shots() -> None:
+def test_epochs_of_coop_on_imagenet_do_not_depend_on_shots() -> None:
     argv = arguments("CoOp", "imagenet", "--shots", "16", "--backbone", "RN50")
     assert value(argv, "OPTIM.MAX_EPOCH") == "50"
 
 
 @pytest.mark.parametrize(("shots", "epochs"), [(1, 50), (2, 100), (4, 100), (8, 200), (16, 200)])
-def test_shots_set_coops_epochs(shots: int, epochs: int) -> None:
+def test_shots_set_epochs_of_coop(shots: int, epochs: int) -> None:
     argv = arguments("CoOp", "digits", "--shots", str(shots))
     assert value(argv, "DATASET.NUM_SHOTS") == str(shots) and value(argv, "OPTIM.MAX_EPOCH") == str(epochs)
     assert f"embedded_{shots}shots" in value(argv, "--output-dir")
 
 
-def test_settings_follow_and_get_a_folder_of_their_own() -> None:
+def test_settings_are_passed_on_and_change_output_folder() -> None:
     plain, changed = arguments("CoFT"), arguments("CoFT", "digits", "TRAINER.COFT.FILTER", "own")
     assert changed[-2:] == ["TRAINER.COFT.FILTER", "own"]
     assert value(plain, "--output-dir") != value(changed, "--output-dir")
-    without_data_set = arguments("CoFT", "--seed", "2", "TRAINER.COFT.FILTER", "own", "SEED", "-1")
-    assert without_data_set[-4:] == ["TRAINER.COFT.FILTER", "own", "SEED", "-1"]
-    assert value(without_data_set, "--dataset-config-file").endswith("digits.yaml")
+    without_dataset = arguments("CoFT", "--seed", "2", "TRAINER.COFT.FILTER", "own", "SEED", "-1")
+    assert without_dataset[-4:] == ["TRAINER.COFT.FILTER", "own", "SEED", "-1"]
+    assert value(without_dataset, "--dataset-config-file").endswith("digits.yaml")
 
 
-def test_data_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_variable_sets_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert value(arguments("CoFT"), "--root") == "data"
     monkeypatch.setenv("DATA", "/elsewhere")
     assert value(arguments("CoFT"), "--root") == "/elsewhere"
-    monkeypatch.setenv("CALLED_FROM", str(Path.cwd()))  # the project's folder: paths stay as they are written
+    monkeypatch.setenv("CALLED_FROM", str(Path.cwd()))  # the project folder: relative paths stay relative
     argv = arguments("CoFT", "--data", "sets", "--output-dir", "out")
     assert value(argv, "--root") == "sets" and value(argv, "--output-dir") == "out"
 
 
-def test_paths_are_where_the_user_stands(
+def test_paths_are_relative_to_the_callers_folder(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     here = checkpoints["vit"].parent
     monkeypatch.setenv("CALLED_FROM", str(here))
     (here / "names.txt").write_text("cat\ndog\n")
-    own = ["folder", "--images", "pictures", "--classes", "names.txt", "--output-dir", "out", "--data", "sets"]
-    argv = arguments("CoFT", *own, "--backbone", "vit.pt")
+    flags = ["folder", "--images", "pictures", "--classes", "names.txt", "--output-dir", "out", "--data", "sets"]
+    argv = arguments("CoFT", *flags, "--backbone", "vit.pt")
     assert value(argv, "DATASET.IMAGES") == repr(str((here / "pictures").resolve()))
     assert value(argv, "DATASET.CLASSES") == repr(str((here / "names.txt").resolve()))
-    places = {"--output-dir": "out", "--root": "sets", "--backbone": "vit.pt"}
-    assert {flag: value(argv, flag) for flag in places} == {flag: str(here / name) for flag, name in places.items()}
-    listed = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, dog")
-    assert value(listed, "DATASET.CLASSES") == repr("cat, dog")  # no file
-    assert value(listed, "--root") == "data" and value(listed, "--output-dir").startswith("output/")  # the project's
+    paths = {"--output-dir": "out", "--root": "sets", "--backbone": "vit.pt"}
+    assert {flag: value(argv, flag) for flag in paths} == {flag: str(here / name) for flag, name in paths.items()}
+    argv = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, dog")
+    assert value(argv, "DATASET.CLASSES") == repr("cat, dog")  # not a file
+    assert value(argv, "--root") == "data" and value(argv, "--output-dir").startswith(
+        "output/"
+    )  # relative to the project
     monkeypatch.setenv("DATA", "mine")
     assert value(arguments("CoFT"), "--root") == str(here / "mine")
 
 
-def test_models_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_clip_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
     folder = write_model(tmp_path / "models" / "My CNN", CONFIGS["timm-cnn"])
     for name in ("models/My CNN", "./models/My CNN", "models/My CNN/open_clip_model.safetensors"):
@@ -117,16 +119,16 @@ def test_models_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert value(argv, "--output-dir") == "output/digits/UPL/open_clip_vit_b_16laion2b_s34b_b88k/seed1"
     monkeypatch.setitem(ALIASES, "photo", folder)
     monkeypatch.setattr(trainer_configs, "CONFIGS", tmp_path)
-    own = tmp_path / "trainers" / "CoFT"
-    own.mkdir(parents=True)
-    (own / "rn50.yaml").touch()
+    configs = tmp_path / "trainers" / "CoFT"
+    configs.mkdir(parents=True)
+    (configs / "rn50.yaml").touch()
     for stem in ("default", "photo"):
-        (own / f"{stem}.yaml").touch()
-        assert launch.trainer_config("CoFT", "photo") == own / f"{stem}.yaml"
+        (configs / f"{stem}.yaml").touch()
+        assert launch.trainer_config("CoFT", "photo") == configs / f"{stem}.yaml"
 
 
 @pytest.mark.parametrize(
-    ("argv", "named"),
+    ("argv", "message"),
     [
         ("CoFT eurosatt", "did you mean 'eurosat'"),
         ("LaFTer --seed abc", "--seed: .*scripts/run.sh LaFTer --help"),
@@ -141,12 +143,12 @@ def test_models_of_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("CoFT --labels-from-folders", "--labels-from-folders"),
     ],
 )
-def test_mistakes_are_named(argv: str, named: str) -> None:
-    with pytest.raises(UserError, match=named):
+def test_mistakes_are_named(argv: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         arguments(*argv.split())
 
 
-def test_one_line_and_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_missing_dataset_is_one_line_with_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = ("--output-dir", str(tmp_path / "out"))
     assert launch.main(["CoFT", "eurosat", "--backbone", "embedded", "--data", str(tmp_path), *out]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -160,7 +162,7 @@ PAIRS = [(config, DIGITS) for config in TRAINERS] + [(TRAINERS[0], dataset) for 
 
 
 @pytest.mark.parametrize(("config", "dataset"), PAIRS, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_every_config_merges(config: Path, dataset: Path) -> None:
+def test_every_config_is_valid(config: Path, dataset: Path) -> None:
     argv = ["--trainer", config.parent.name, "--config-file", str(config), "--dataset-config-file", str(dataset)]
     cfg = make_cfg(
         make_parser().parse_args([*argv, *(["--backbone", "RN50"] if "default" in config.name else [])]), extend_cfg
@@ -168,7 +170,7 @@ def test_every_config_merges(config: Path, dataset: Path) -> None:
     assert cfg.INPUT.SIZE[0] in (64, 128, 224) and len(cfg.INPUT.PIXEL_MEAN) == 3 and cfg.SEED >= 0
 
 
-def test_a_preset_changes_settings_of_a_run_and_the_user_changes_the_preset() -> None:
+def test_command_line_overrides_preset() -> None:
     args = launch.parse("CoFT", ["digits", "--preset", "as_printed", "TRAINER.COFT.N_CTX", "4"])
     cfg = make_cfg(make_parser().parse_args(launch.train_arguments("CoFT", args)), extend_cfg).TRAINER.COFT
     assert (cfg.CLEAN_RULE, cfg.FILTER, cfg.PHASE2.EMA) == ("sigmoid", "min-p-clean-hard", 0.0)
@@ -176,9 +178,7 @@ def test_a_preset_changes_settings_of_a_run_and_the_user_changes_the_preset() ->
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP2", "CoFT"])
-def test_what_has_no_config_is_run_with_the_defaults(
-    trainer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_trainer_without_config_uses_defaults(trainer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if trainer == "CoFT":
         monkeypatch.setattr(trainer_configs, "CONFIGS", tmp_path)
         monkeypatch.setattr(launch, "CONFIGS", tmp_path)
@@ -188,19 +188,19 @@ def test_what_has_no_config_is_run_with_the_defaults(
     assert ("--config-file" in argv, "--dataset-config-file" in argv) == (False, trainer != "CoFT")
 
 
-def test_case_makes_no_difference_to_a_data_set_and_arguments_stay_as_they_are() -> None:
+def test_dataset_name_ignores_case_and_arguments_are_not_changed() -> None:
     args = launch.parse("CoFT", ["Digits", "--preset", "as_printed"])
     first, second = launch.train_arguments("CoFT", args), launch.train_arguments("CoFT", args)
     assert first == second and str(DIGITS) in first and first[first.index("--backbone") + 1] == "embedded"
 
 
-def test_trust_in_an_archive_reaches_the_choice_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(load, "architecture", lambda name, trust: asked.append(trust) or Architecture(64, False))
-    for word in ("True", "False"):
-        argv = ["digits", "--backbone", "x.pt", "MODEL.BACKBONE.TRUST_JIT", word]
+def test_trust_jit_reaches_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    trusted = []
+    monkeypatch.setattr(load, "architecture", lambda name, trust: trusted.append(trust) or Architecture(64, False))
+    for text in ("True", "False"):
+        argv = ["digits", "--backbone", "x.pt", "MODEL.BACKBONE.TRUST_JIT", text]
         launch.train_arguments("CoFT", launch.parse("CoFT", argv))
-    assert asked == [True, False]
+    assert trusted == [True, False]
 
 
 CONTEXTS = ("rn50_ctxv1", "rn50_ep50_ctxv1", "vit_b16_ctxv1", "vit_b16_ep50_ctxv1", "vit_b16_ep100_ctxv1")
@@ -208,23 +208,23 @@ EPOCHS = ("rn50_ep50", "rn50_ep100", "rn101_ep50", "vit_b16_ep50", "vit_b16_ep10
 COOP_CONFIGS = ("rn50", "rn101", "vit_b16", "vit_b32", "rn50_val", *EPOCHS, *CONTEXTS)
 
 
-@pytest.mark.parametrize("name", COOP_CONFIGS)
-def test_coops_config_names_are_there(name: str) -> None:
-    assert (ROOT / "configs" / "trainers" / "CoOp" / f"{name}.yaml").is_file()
+def test_configs_of_coop_exist_under_its_names() -> None:
+    folder = ROOT / "configs" / "trainers" / "CoOp"
+    assert [name for name in COOP_CONFIGS if not (folder / f"{name}.yaml").is_file()] == []
 
 
-def test_zero_is_a_seed(tmp_path: Path) -> None:
+def test_seed_zero_is_kept(tmp_path: Path) -> None:
     argv = arguments("CoFT", "digits", "--seed", "0", "--output-dir", str(tmp_path))
     assert make_cfg(make_parser().parse_args(argv), extend_cfg).SEED == 0
 
 
 def settings(argv: list[str]) -> dict[str, str]:
-    """KEY VALUE pairs at the end of train.py's arguments."""
+    """Return the KEY VALUE pairs at the end of the arguments of train.py."""
     start = argv.index("DATASET.IMAGES")
     return dict(zip(argv[start::2], argv[start + 1 :: 2], strict=True))
 
 
-def test_own_images_become_settings(tmp_path: Path) -> None:
+def test_images_and_classes_become_settings(tmp_path: Path) -> None:
     argv = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, dog", "INPUT.AUGMENT", "symbols")
     assert value(argv, "--dataset-config-file").endswith("configs/datasets/folder.yaml")
     expected = {"DATASET.IMAGES": repr(str(tmp_path)), "DATASET.CLASSES": "'cat, dog'"}
@@ -234,7 +234,7 @@ def test_own_images_become_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "classes"), [("2024", "0, 1, 2"), ("None", "True, False"), ("it's", 'a "b", c')])
-def test_own_names_that_look_like_numbers(
+def test_names_that_look_like_numbers_stay_text(
     images: str, classes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -246,20 +246,20 @@ def test_own_names_that_look_like_numbers(
 
 
 def test_help_and_missing_images_need_no_torch(tmp_path: Path) -> None:
-    asked = [["CoFT", "--help"], ["CoFT", "folder", "--images", str(tmp_path / "nowhere"), "--classes", "cat, dog"]]
+    commands = [["CoFT", "--help"], ["CoFT", "folder", "--images", str(tmp_path / "nowhere"), "--classes", "cat, dog"]]
     code = f"""
 import sys
 from scripts.launch import main
-for words in {asked!r}:
+for argv in {commands!r}:
     try:
-        code = main(words)
+        code = main(argv)
     except SystemExit as end:
         code = end.code
-    print("answered", code, "torch" in sys.modules)
+    print("exit code", code, "torch" in sys.modules)
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
-    answers = [line for line in ended.stdout.splitlines() if line.startswith("answered")]
-    assert answers == ["answered 0 False", "answered 2 False"] and "nowhere: no such folder" in ended.stderr
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("exit code")]
+    assert lines == ["exit code 0 False", "exit code 2 False"] and "nowhere" in ended.stderr
 
 
 def test_help_needs_no_trainer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The wheel that `pip install .` makes: what is in it, and that the command works where there is no checkout."""
+"""The wheel: its contents, and the command `coft` without a checkout."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the wheel installs."""
+    """Folder with the contents of the wheel."""
     folder = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     return folder
 
 
-def test_it_installs_one_package_and_its_licences(site: Path) -> None:
+def test_wheel_contains_one_package_and_licences(site: Path) -> None:
     names = {path.name for path in site.iterdir()}
     assert {name for name in names if not name.endswith(".dist-info")} == {"coft"} and len(names) == 2
     (about,) = site.glob("*.dist-info")
@@ -50,34 +50,34 @@ def test_it_installs_one_package_and_its_licences(site: Path) -> None:
     assert {path.parent.relative_to(ROOT) for path in (ROOT / "coft").rglob("__init__.py")} == with_init
 
 
-def test_pages_are_made_of_what_it_holds(site: Path) -> None:
-    own = [path for path in (ROOT / "coft").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
-    assert {"report.html", "report.css", "py.typed"} <= {path.name for path in own}
-    for path in own:
+def test_wheel_contains_data_files(site: Path) -> None:
+    data_files = [path for path in (ROOT / "coft").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert {"report.html", "report.css", "py.typed"} <= {path.name for path in data_files}
+    for path in data_files:
         assert (site / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
-def test_it_has_one_version(site: Path) -> None:
+def test_versions_agree(site: Path) -> None:
     (about,) = site.glob("*.dist-info")
     assert message_from_string((about / "METADATA").read_text(encoding="utf-8"))["Version"] == __version__
     assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == __version__
 
 
-def test_what_it_needs_is_what_requirements_say(site: Path) -> None:
+def test_dependencies_match_requirements(site: Path) -> None:
     lines = [line.partition("#")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()]
-    known = {canonicalize_name(own.name): own.specifier for own in map(Requirement, filter(str.strip, lines))}
+    required = {canonicalize_name(item.name): item.specifier for item in map(Requirement, filter(str.strip, lines))}
     (about,) = site.glob("*.dist-info")
-    needed = message_from_string((about / "METADATA").read_text(encoding="utf-8")).get_all("Requires-Dist") or []
-    assert len(needed) > 10
-    for own in map(Requirement, needed):
-        assert known[canonicalize_name(own.name)] == own.specifier, own.name
+    declared = message_from_string((about / "METADATA").read_text(encoding="utf-8")).get_all("Requires-Dist") or []
+    assert len(declared) > 10
+    for item in map(Requirement, declared):
+        assert required[canonicalize_name(item.name)] == item.specifier, item.name
     of_dassl = {"yacs", "tensorboard"}
-    assert known.keys() - {canonicalize_name(Requirement(text).name) for text in needed} == of_dassl
+    assert required.keys() - {canonicalize_name(Requirement(text).name) for text in declared} == of_dassl
 
 
 def coft(site: Path, cwd: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Call the command of the wheel from a folder, in a process that knows nothing of the checkout."""
+    """Call the command of the wheel from a folder, without the checkout on the path."""
     start = site.parent / "start.py"
     start.write_text(f"import sys\nsys.path.insert(0, {str(site)!r})\nfrom coft.cli.main import run\nrun()\n")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cwd / "cache")}
@@ -87,8 +87,10 @@ def coft(site: Path, cwd: Path, arguments: Sequence[str]) -> subprocess.Complete
 def test_adapt_from_any_folder(
     site: Path, tmp_path: Path, folder_of_shapes: Path, checkpoints: dict[str, Path]
 ) -> None:
-    words = [str(folder_of_shapes), "--classes", ", ".join(CLASSNAMES), "--output", "mine"]
-    done = coft(site, tmp_path, ["adapt", *words, "--backbone", str(checkpoints["resnet"]), *SHORT, "phase2__epochs=1"])
+    arguments = [str(folder_of_shapes), "--classes", ", ".join(CLASSNAMES), "--output", "mine"]
+    done = coft(
+        site, tmp_path, ["adapt", *arguments, "--backbone", str(checkpoints["resnet"]), *SHORT, "phase2__epochs=1"]
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (
         "CoFT on your images: 9 unlabeled images, 3 classes" in done.stdout
@@ -99,37 +101,37 @@ def test_adapt_from_any_folder(
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "cache"}
 
 
-def test_its_own_weights_and_configs_are_found(site: Path, tmp_path: Path) -> None:
+def test_packaged_weights_and_configs_are_found(site: Path, tmp_path: Path) -> None:
     start = tmp_path / "places.py"
     start.write_text(f"import sys\nsys.path.insert(0, {str(site)!r})\nfrom coft.core import paths\nprint(paths.HOME)")
     home = Path(run_forked([str(start)], tmp_path).stdout.strip())
     assert home == site / "coft" / "files"
-    needed = [*(f"weights/{name}" for name in ("photo/open_clip_model.safetensors", "embedded.pt"))]
-    needed += [f"configs/trainers/{name}/photo.yaml" for name in ("CoFT", "CoFTPlus")]
-    for name in needed:
+    files = [*(f"weights/{name}" for name in ("photo/open_clip_model.safetensors", "embedded.pt"))]
+    files += [f"configs/trainers/{name}/photo.yaml" for name in ("CoFT", "CoFTPlus")]
+    for name in files:
         assert (home / name).read_bytes() == (ROOT / name).read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "output"),
     [
         (["adapt", "--help"], 0, "--classes"),
         (["completion", "bash"], 0, "--classes"),
         (["--version"], 0, f"coft {__version__}"),
         (["adopt"], 2, "did you mean 'adapt'?"),
         (["adapt", "photos", "--classes", "a,b", "filtre=self"], 2, "did you mean 'filter'"),
-        (["compare", "digits"], 2, "needs a checkout of the project; there it is: bash scripts/"),
+        (["compare", "digits"], 2, "checkout"),
     ],
 )
-def test_what_it_says(arguments: list[str], code: int, said: str, site: Path, tmp_path: Path) -> None:
+def test_exit_codes_and_output(arguments: list[str], code: int, output: str, site: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     done = coft(site, tmp_path, arguments)
-    assert done.returncode == code and said in done.stdout, done.stdout
+    assert done.returncode == code and output in done.stdout, done.stdout
     assert not (tmp_path / "adapted").exists()
 
 
 @pytest.mark.slow
-def test_pip_installs_it_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
+def test_pip_installs_wheel(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "clean", symlinks=True)
     python = tmp_path / "clean" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
@@ -137,6 +139,6 @@ def test_pip_installs_it_into_a_clean_environment(wheel: Path, tmp_path: Path) -
     packages = next((tmp_path / "clean" / "lib").glob("python*")) / "site-packages"
     before = {path.name.partition("-")[0] for path in packages.iterdir()}
     assert before == {"coft"}
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))  # what it needs, without a download
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))  # its dependencies, without a download
     command = [str(tmp_path / "clean" / "bin" / "coft"), "--help"]
     assert "adapt" in subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""docs/results.md has what docs/benchmark.jsonl has, and takes tables that commands wrote."""
+"""Tables of docs/results.md: they match docs/benchmark.jsonl, and `results.sh` updates them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORKS = """
 | PAIR, tiny | 0.75                                | 0.83                               | 0.77    | -                         | 0.23               | 0.14                                 |
 """  # noqa: E501
 LIST = ROOT / "docs" / "benchmark.jsonl"
-DRAWS_NOTHING = ("zero-shot",)
+DETERMINISTIC = ("zero-shot",)
 ROLES = ("development", "confirmation")
 STAGES = {"end": "", "phase1": ", Phase I"}
 MEANS = (*ROLES, "both")
@@ -38,7 +38,7 @@ Rates = dict[tuple[str, str], dict[int, float]]  # error rates by unit and metho
 
 
 def title(dataset: str, backbone: str, settings: dict[str, Any]) -> str:
-    """A unit as the page calls it."""
+    """Return the title of a unit on the page."""
     images, pool, ratio = (settings.get(f"DATASET.{key}", 1) for key in ("NUM_UNLABELED", "POOL", "RATIO"))
     parts = [f"{images} images"] if int(images) > 2000 else []
     parts += [f"pool {pool}"] if int(pool) > 1 else []
@@ -59,7 +59,7 @@ def benchmark() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def entries() -> list[dict[str, Any]]:
-    """Lines of the list that are of the present version of their row."""
+    """Entries of the list that belong to the current version of their method."""
     versions = {row["name"]: row.get("version", 1) for row in benchmark()["methods"]}
     lines = [json.loads(line) for line in LIST.read_text().splitlines()]
     return [line for line in lines if line["of"].get("version", 1) == versions.get(line["of"]["method"])]
@@ -67,7 +67,7 @@ def entries() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def rates(entries: list[dict[str, Any]]) -> Rates:
-    """Error rates of the list, read without the code that is tested: of a run made again the last ones."""
+    """Error rates of the list, read without the tested code; a repeated run replaces the earlier one."""
     by_method: Rates = {}
     for entry in entries:
         of, unit = entry["of"], title(entry["of"]["dataset"], entry["of"]["backbone"], entry["of"]["unit"])
@@ -86,30 +86,30 @@ def roles() -> dict[str, str]:
 
 
 def table(text: str, head: str) -> dict[str, dict[str, str]]:
-    """The table that begins with a heading: by the first cell of a row, and by heading."""
-    heads, *rows = lines_of(text, head, with_heads=True)
+    """Return the table with a first heading: cells by the first cell of their row, and by heading."""
+    heads, *rows = rows_of(text, head, with_heads=True)
     return {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
 
 
-def lines_of(text: str, head: str, with_heads: bool = False) -> list[list[str]]:
-    """Cells of the lines of the table that begins with a heading."""
+def rows_of(text: str, head: str, with_heads: bool = False) -> list[list[str]]:
+    """Return the rows of the table with a first heading."""
     heads, *rows = table_rows(text[text.index(f"| {head}") :].split("\n\n")[0])
     return [heads, *rows] if with_heads else rows
 
 
-def test_accuracies_are_those_of_the_list(page: str, rates: Rates, roles: dict[str, str]) -> None:
-    shown = table(page, "accuracy, %")
+def test_accuracies_match_list(page: str, rates: Rates, roles: dict[str, str]) -> None:
+    cells = table(page, "accuracy, %")
     ours = {unit for unit, method in rates if method == "CoFT"}
     for (unit, method), seeds in rates.items():
         if unit not in ours:
             continue
-        cell = shown[f"{unit} ({roles[unit]})"][method]
+        cell = cells[f"{unit} ({roles[unit]})"][method]
         assert float(cell.split(" [")[0]) == pytest.approx(100 * (1 - mean(seeds.values())), abs=0.0501), (unit, method)
-        assert method in DRAWS_NOTHING or cell.endswith(f"] ({len(seeds)})"), (unit, method)
+        assert method in DETERMINISTIC or cell.endswith(f"] ({len(seeds)})"), (unit, method)
 
 
 def mean_ratio(rates: Rates, units: list[str], ours: str, other: str) -> tuple[float, int]:
-    """Mean errors of a method by those of another, and over how many units: with the seeds that both have."""
+    """Return the ratio of mean errors of two methods over their shared seeds, and the number of units."""
     pairs = [(rates.get((unit, ours), {}), rates.get((unit, other), {})) for unit in units]
     means = [
         (mean(a[seed] for seed in shared), mean(b[seed] for seed in shared))
@@ -124,14 +124,14 @@ def units_of(roles: dict[str, str], title: str) -> list[str]:
 
 
 @pytest.mark.parametrize("title", MEANS)
-def test_means_over_units_are_those_of_the_list(page: str, rates: Rates, roles: dict[str, str], title: str) -> None:
+def test_means_over_units_match_list(page: str, rates: Rates, roles: dict[str, str], title: str) -> None:
     ours = "CoFT"
-    shown = table(page, f"errors of {ours}, by those of").get(f"mean over units, {title}", {})
-    others = [name for name in list(shown)[1:] if name not in (ours, *DRAWS_NOTHING)]
-    assert not shown or {"UPL", "self-training, equal steps"} <= {*others}
+    cells = table(page, f"errors of {ours}, by those of").get(f"mean over units, {title}", {})
+    others = [name for name in list(cells)[1:] if name not in (ours, *DETERMINISTIC)]
+    assert not cells or {"UPL", "self-training, equal steps"} <= {*others}
     for other in others:
         ratio, count = mean_ratio(rates, units_of(roles, title), ours, other)
-        assert is_cell(shown[other], ratio, count), other
+        assert is_cell(cells[other], ratio, count), other
 
 
 def is_cell(cell: str, ratio: float, count: int) -> bool:
@@ -140,13 +140,13 @@ def is_cell(cell: str, ratio: float, count: int) -> bool:
     return abs(float(cell.split(" [")[0]) - ratio) < 0.00501 and cell.endswith(f"({count})")
 
 
-def test_bars_are_met_as_the_list_says(page: str, rates: Rates, roles: dict[str, str]) -> None:
+def test_bars_match_list(page: str, rates: Rates, roles: dict[str, str]) -> None:
     rates = dict(rates)
     for unit in roles:
         coft = rates.get((unit, "CoFT"), {})
         kept = dict.fromkeys(coft, rates[unit, "zero-shot"][1]) if unit.startswith("pacs") else coft
         rates[unit, "CoFT, guard as at first"] = kept
-    rows = lines_of(blocks_of(page)["bars"], "errors of")
+    rows = rows_of(blocks_of(page)["bars"], "errors of")
     assert 0 < len(rows) <= len(benchmark()["bars"])
     for ours, other, bar, *cells, met in rows:
         ratios = [mean_ratio(rates, units_of(roles, title), ours, other) for title in MEANS]
@@ -160,8 +160,10 @@ def test_bars_are_met_as_the_list_says(page: str, rates: Rates, roles: dict[str,
             assert met in ("-", "no, the interval reaches 1", "just missed")
 
 
-def test_p_clean_is_counted_where_it_is_above(page: str, roles: dict[str, str], entries: list[dict[str, Any]]) -> None:
-    scores_of: dict[tuple[str, str, str], dict[int, float]] = {}  # by seed: of a run made again the last ones
+def test_units_where_p_clean_has_the_higher_auroc(
+    page: str, roles: dict[str, str], entries: list[dict[str, Any]]
+) -> None:
+    scores_of: dict[tuple[str, str, str], dict[int, float]] = {}  # by seed
     for entry in entries:
         of = entry["of"]
         unit = title(of["dataset"], of["backbone"], of["unit"])
@@ -170,17 +172,17 @@ def test_p_clean_is_counted_where_it_is_above(page: str, roles: dict[str, str], 
                 for name, value in scores.items():
                     scores_of.setdefault((unit, time, name), {})[of["seed"]] = value
     means = {place: mean(by_seed.values()) for place, by_seed in scores_of.items()}
-    shown = table(page, "AUROC, right from wrong labels")
+    cells = table(page, "AUROC, right from wrong labels")
     units = {unit for unit, *_ in means}
     always = set(units)
     for time, name in itertools.product(("first", "last"), ("softmax", "margin")):
         above = {unit for unit in units if means[unit, time, "p_clean"] > means[unit, time, name]}
         always &= above
-        assert shown["p_clean above it (units that count)"][f"{time}: {name}"] == f"{len(above)} of {len(units)}"
-    assert shown["p_clean above all, first and last"]["first: p_clean"] == f"{len(always)} of {len(units)}"
+        assert cells["p_clean above it (units that count)"][f"{time}: {name}"] == f"{len(above)} of {len(units)}"
+    assert cells["p_clean above all, first and last"]["first: p_clean"] == f"{len(always)} of {len(units)}"
 
 
-def test_the_tables_of_the_readme_are_of_the_page(page: str) -> None:
+def test_readme_tables_match_page(page: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     accuracies, ratios = table(page, "accuracy, %"), table(page, "errors of CoFT, by those of")
     units = {title.split(" (")[0]: title for title in accuracies}
@@ -191,14 +193,14 @@ def test_the_tables_of_the_readme_are_of_the_page(page: str) -> None:
         for method in ("zero-shot", "label propagation", "UPL", "self-training, equal steps", "CoFT"):
             assert row[method].strip("*") == accuracies[unit][method].split(" [")[0], (name, method)
         assert row["errors of CoFT / of UPL"] == ratios[unit]["UPL"].rpartition(" (")[0], name
-    of_page = {(row[0], row[1]): row for row in lines_of(blocks_of(page)["bars"], "errors of ")}
-    bars = lines_of(readme, "errors of |")
+    of_page = {(row[0], row[1]): row for row in rows_of(blocks_of(page)["bars"], "errors of ")}
+    bars = rows_of(readme, "errors of |")
     assert len(bars) > 3
     for method, reference, mean_of_units in bars:
         assert mean_of_units == of_page[method, reference][5], (method, reference)
 
 
-def test_the_tables_of_the_benchmark_are_taken(page: str, tmp_path: Path) -> None:
+def test_benchmark_tables_replace_those_of_page(page: str, tmp_path: Path) -> None:
     copy, file = tmp_path / "results.md", tmp_path / "a.md"
     copy.write_text(page)
     file.write_text("`command`\n\n| errors of | bar |\n\n| accuracy, % | a |\n\n| seconds | a |\n")
@@ -209,7 +211,7 @@ def test_the_tables_of_the_benchmark_are_taken(page: str, tmp_path: Path) -> Non
     assert BLOCK.sub("", copy.read_text()) == BLOCK.sub("", page)
 
 
-def test_files_without_tables_are_named_and_change_nothing(page: str, tmp_path: Path) -> None:
+def test_file_without_tables_is_refused(page: str, tmp_path: Path) -> None:
     copy, file = tmp_path / "results.md", tmp_path / "a.md"
     copy.write_text(page)
     for text in ("", "| accuracy, % | a |\n|--|--|\n| 1 | 2 |\n\n| seconds | a |\n", None):
@@ -219,13 +221,13 @@ def test_files_without_tables_are_named_and_change_nothing(page: str, tmp_path: 
     assert copy.read_text() == page
 
 
-def test_prose_has_no_result_of_its_own(page: str) -> None:
+def test_prose_contains_no_results(page: str) -> None:
     prose = re.sub(r"```.*?```", "", BLOCK.sub("", page), flags=re.DOTALL)
     assert not re.findall(r"\d+\.\d+", prose)
 
 
 @pytest.mark.parametrize("wrong", ["", "<!-- begin: benchmark -->\na\n<!-- end: benchmark -->\n" * 2])
-def test_markers_that_do_not_fit_are_named(page: str, tmp_path: Path, wrong: str) -> None:
+def test_wrong_markers_are_refused(page: str, tmp_path: Path, wrong: str) -> None:
     text = BLOCK.sub(lambda match: wrong if match[1] == "benchmark" else match[0], page)
-    with pytest.raises(UserError, match="should have markers of bars, benchmark once each"):
+    with pytest.raises(UserError, match=r"results\.md.*benchmark"):
         fill_page(text, tmp_path / "a.md")

@@ -1,1 +1,1 @@
-"""The campaign of faults: bad inputs and faults, generated, each with what is right. See docs/reliability.md."""
+"""Campaign of generated bad inputs and faults, each with its expected outcome. See docs/reliability.md."""

@@ -1,4 +1,4 @@
-"""Files that a user names, times mutations: images, classes, descriptions, splits, configs, archives."""
+"""Files given by the user: images, class lists, descriptions, splits, configs, archives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from PIL import Image
 from coft.backbones.descriptions import SCHEMA as DESCRIPTIONS
 from coft.backbones.descriptions import load_descriptions
 from coft.backbones.tokens import CLIP_TOKENIZER
+from coft.core.schemas import Schema
 from coft.engine.class_names import check_classnames, read_classes, write_classes
 from coft.images.reading import FORMATS, decode_image, read_bytes
 from coft.inference.sorting import folder_names
@@ -27,242 +28,263 @@ from datasets.base import DeclaredDataset, read_split
 from scripts.getting.extract import extract
 from tests.scripts.archives import link, tar, zipped
 
-from .drawing import drawn
+from .generate import draw
 from .mutations import (
-    ALIASES,
     DAMAGE,
+    DAMAGED,
+    DAMAGED_TEXT,
+    DUPLICATE_KEY,
     GARBAGE,
     INPUTS,
-    LETTERS,
+    INVALID,
     LINES,
-    PLACES,
-    TWICE,
+    NESTED_ALIASES,
+    TRAILING,
+    UNREADABLE,
     Mutation,
-    by_form,
+    Mutations,
+    content,
     contents,
-    flipped,
+    flip_bytes,
     flips,
-    holding,
-    in_json,
-    only,
+    from_form,
+    json_content,
     without,
 )
-from .oracle import EITHER, FINE, REFUSED, Case, Wrong
-from .scene import Scene
+from .verdict import ACCEPTED, EITHER, REFUSED, Case, WrongResult
+from .workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file that the project reads, and what may be wrong with one.
+    """A kind of file that the project reads, and mutations of it.
 
     Attributes:
-        category: Of its cases.
-        name: What it is called; a refusal names it, or one of `names`.
-        make: Writes one that is as it should be; returns its path.
-        read: Does what a user would do with it; raises `Wrong` where it accepts what is not sound.
-        refused: Mutations that have to be refused.
+        category: Category of its cases.
+        name: Name of the file. An error message contains it, or one of `input_names`.
+        make: Function that writes a valid file and returns its path.
+        read: Function that reads it as a command does, and raises `WrongResult` if it accepts an invalid value.
+        refused: Mutations that must be refused.
         either: Mutations that may be accepted.
-        fine: Mutations that must not matter.
-        names: What else a refusal may name.
-        seconds: After which reading counts as hanging.
+        accepted: Mutations that must be accepted.
+        input_names: Other texts that identify the file.
     """
 
     category: str
     name: str
-    make: Callable[[Scene], Path]
-    read: Callable[[Scene, Path], object]
-    refused: Mapping[str, Mutation] = field(default_factory=dict)
-    either: Mapping[str, Mutation] = field(default_factory=dict)
-    fine: Mapping[str, Mutation] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    seconds: float = 60.0
+    make: Callable[[Workspace], Path]
+    read: Callable[[Workspace, Path], object]
+    refused: Mutations = field(default_factory=dict)
+    either: Mutations = field(default_factory=dict)
+    accepted: Mutations = field(default_factory=dict)
+    input_names: tuple[str, ...] = ()
 
     def cases(self) -> Iterator[Case]:
-        """All its cases."""
-        for right, mutations in ((REFUSED, self.refused), (EITHER, self.either), (FINE, self.fine)):
+        """Yield a case for each mutation."""
+        for expected, mutations in ((REFUSED, self.refused), (EITHER, self.either), (ACCEPTED, self.accepted)):
             for name, mutate in mutations.items():
-                run = partial(self.feed, mutate=mutate)
-                yield Case(self.category, f"{self.name}: {name}", run, right, (self.name, *self.names), self.seconds)
+                run = partial(self.read_mutated, mutate=mutate)
+                yield Case(self.category, f"{self.name}: {name}", run, expected, (self.name, *self.input_names))
 
-    def feed(self, scene: Scene, mutate: Mutation) -> None:
-        """Read a file with a mutation."""
-        path = self.make(scene)
+    def read_mutated(self, workspace: Workspace, mutate: Mutation) -> None:
+        """Write a file, mutate and read it."""
+        path = self.make(workspace)
         mutate(path)
-        closed = not path.is_symlink() and path.exists() and not path.stat().st_mode & 0o777
-        with scene.as_nobody() if closed else contextlib.nullcontext():
-            self.read(scene, path)
+        is_locked = not path.is_symlink() and path.exists() and not path.stat().st_mode & 0o777
+        with workspace.as_nobody() if is_locked else contextlib.nullcontext():
+            self.read(workspace, path)
 
 
-def writing(name: str, content: bytes | str) -> Callable[[Scene], Path]:
-    return lambda scene: scene.file(name, content)
+def json_format(
+    category: str,
+    name: str,
+    read: Callable[[Workspace, Path], object],
+    form: Schema,
+    valid: Any,
+    refused: Mutations,
+    write: Callable[[Any], Mutation] = json_content,
+    count: int = 200,
+    **options: Any,
+) -> Format:
+    """Return the format of a JSON or YAML file with a form, and generate mutations of a valid object."""
+    generated = from_form(form, valid, write, count)
+    refused, either = {**refused, **generated[REFUSED]}, {**DAMAGED_TEXT, **generated[EITHER]}
+    return Format(category, name, file_with(name, json.dumps(valid)), read, refused, either, **options)
 
 
-WRITTEN = ("DDS", "ICO", "TGA", "PCX", "SGI", "EPS", "PDF", "ICNS", "IM", "SPIDER")  # by Pillow, and not read by us
+def file_with(name: str, data: bytes | str) -> Callable[[Workspace], Path]:
+    return lambda workspace: workspace.write(name, data)
+
+
+# -------------------------------------------------------------------- images
+
+UNSUPPORTED = ("DDS", "ICO", "TGA", "PCX", "SGI", "EPS", "PDF", "ICNS", "IM", "SPIDER")  # formats that Pillow writes
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16", "YCbCr", "LAB", "HSV")
 TOO_LARGE = ((1_000_000, 1), (1, 1_000_000), (13_000, 13_000), (2**31 - 1, 1), (0, 5), (65_000, 65_000), (9_000, 9_000))
 SMALL = ((1, 1), (1, 100), (100, 1), (2, 3))
-EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # turned by a quarter
+EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # rotated by 90 degrees
 
 
-def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options: Any) -> bytes:
-    """An image file."""
+def encode(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options: object) -> bytes:
+    """Encode an image of noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def read_image(scene: Scene, path: Path) -> None:
-    """Read and decode a file, as a run does."""
+def read_image(workspace: Workspace, path: Path) -> None:
     image = decode_image(read_bytes(path), path)
     if image.mode != "RGB" or min(image.size) < 1:
-        raise Wrong(f"became {image.mode} of {image.size}")
+        raise WrongResult(f"decoded to {image.mode} of {image.size}")
 
 
 def images() -> Iterator[Format]:
-    """Each format, cut off and with other bytes; and what is called an image."""
-    damage, more = without(DAMAGE, "bytes after it") | flips(20), only(DAMAGE, "bytes after it")
+    """Each supported format, damaged; and valid, unsupported and huge images."""
+    damage = without(DAMAGED, *TRAILING)
     for kind in FORMATS:
         name = f"odd.{kind.lower()}"
-        yield Format("images", name, writing(name, encoded(kind)), read_image, GARBAGE, damage, more)
+        yield Format("images", name, file_with(name, encode(kind)), read_image, GARBAGE, damage, TRAILING)
     Image.init()
-    others = {kind: encoded(kind) for kind in WRITTEN if kind in Image.SAVE}
-    others |= {kind: text.encode("latin-1") for kind, text in INPUTS["kinds of images"].items()}
-    others |= {f"{w} x {h}": b"P6 %d %d 255\n" % (w, h) + bytes(1000) for w, h in TOO_LARGE}
-    fine = {f"{w} x {h}": encoded("PNG", size=(w, h)) for w, h in SMALL}
+    unsupported = {kind: encode(kind) for kind in UNSUPPORTED if kind in Image.SAVE}
+    unsupported |= {kind: text.encode("latin-1") for kind, text in INPUTS["unsupported images"].items()}
+    unsupported |= {f"{w} x {h}": b"P6 %d %d 255\n" % (w, h) + bytes(1000) for w, h in TOO_LARGE}
+    valid = {f"{w} x {h}": encode("PNG", size=(w, h)) for w, h in SMALL}
     for kind in FORMATS:
         for mode in MODES:
-            with contextlib.suppress(OSError, ValueError, KeyError):  # Pillow does not write it so
-                fine[f"{kind} of {mode}"] = encoded(kind, mode)
+            with contextlib.suppress(OSError, ValueError, KeyError):  # a mode that Pillow cannot write
+                valid[f"{kind} of {mode}"] = encode(kind, mode)
         for seed in range(12) if kind in ("JPEG", "PNG", "WEBP") else ():
-            fine[f"{kind} with bad EXIF {seed}"] = encoded(kind, exif=flipped(EXIF, seed))
-    refused = PLACES | contents(others)
-    yield Format("images", "odd.png", writing("odd.png", encoded("PNG")), read_image, refused, fine=contents(fine))
+            valid[f"{kind} with damaged EXIF {seed}"] = encode(kind, exif=flip_bytes(EXIF, seed))
+    make, refused = file_with("odd.png", encode("PNG")), {**UNREADABLE, **contents(unsupported)}
+    yield Format("images", "odd.png", make, read_image, refused, accepted=contents(valid))
 
 
-def accept_names(scene: Scene, text: str | Path) -> None:
-    """Read names or a file of them, and check them as a run does: they can be written and read again."""
-    classes = read_classes(str(text))
-    check_classnames(classes.names, f"--classes {text}")
-    tokens = [tuple(CLIP_TOKENIZER.encode(name)) for name in classes.names]
+# -------------------------------------------------------------------- classes
+
+
+def accept_classes(workspace: Workspace, classes: str | Path) -> None:
+    """Read class names or a file of them, check them as a run does, and write and read them again."""
+    class_list = read_classes(str(classes))
+    check_classnames(class_list.names, f"--classes {classes}")
+    tokens = [tuple(CLIP_TOKENIZER.encode(name)) for name in class_list.names]
     if len(set(tokens)) < len(tokens) or () in tokens:
-        raise Wrong("classes are the same to CLIP, or nothing")
-    write_classes(scene.place / "classes.txt", classes)
-    if read_classes(str(scene.place / "classes.txt")).names != classes.names:
-        raise Wrong("classes are others once they are written and read again")
-    folders = folder_names(classes.names)
+        raise WrongResult("class names have no tokens, or the same ones")
+    write_classes(workspace.folder / "classes.txt", class_list)
+    if read_classes(str(workspace.folder / "classes.txt")).names != class_list.names:
+        raise WrongResult("class names change when they are written and read again")
+    folders = folder_names(class_list.names)
     for name in folders:
-        (scene.place / "sorted" / name).mkdir(parents=True)
-    if sorted(path.name for path in (scene.place / "sorted").iterdir()) != sorted(folders):
-        raise Wrong("folders of classes are not what they are called")
+        (workspace.folder / "sorted" / name).mkdir(parents=True)
+    if sorted(path.name for path in (workspace.folder / "sorted").iterdir()) != sorted(folders):
+        raise WrongResult("class folders have other names than intended")
 
 
-def read_descriptions(scene: Scene, path: Path) -> None:
-    """Read descriptions: what is accepted are sentences, some for each class."""
+def read_descriptions(workspace: Workspace, path: Path) -> None:
     for sentences in load_descriptions(path).values():
         if not sentences or not all(isinstance(text, str) and text.strip() for text in sentences):
-            raise Wrong(f"took {sentences!r:.80} for sentences")
+            raise WrongResult(f"accepted {sentences!r:.80} as sentences")
 
 
 def classes() -> Iterator[Format]:
-    """Lists of classes, and descriptions."""
-    lists = INPUTS["lists of classes"]
-    refused = GARBAGE | PLACES | contents(lists["refused"])
-    refused["fifty thousand names"] = holding("\n".join(f"thing {number}" for number in range(50_000)))
-    either = (
-        DAMAGE
-        | flips(20)
-        | contents(lists["either"])
-        | {"5,000 words": holding("cat\n" + "dog " * 5000), "a long word": holding("cat\n" + "d" * 30_000)}
-    )
-    either |= {f"drawn {number}": holding(text) for number, text in enumerate(drawn(LINES))}
-    write = writing("names.txt", "tabby cat | cat\tA cat with stripes.\nfox\n")
-    fine = contents(lists["fine"])
-    fine["synonyms of 30,000 names"] = holding("\n".join(f"thing {n} | matter {n}" for n in range(30_000)))
-    yield Format("classes", "names.txt", write, accept_names, refused, either, fine)
-    tree = {"cat": ["A cat with stripes.", "A small cat."], "fox": ["A red fox."]}
-    large = [{"cat": ["word " * 5000]}, {"cat": [f"A cat number {number}." for number in range(300_000)]}]
-    large.append({f"cat {number}": [f"A cat {k}." for k in range(300)] for number in range(1000)})
-    formed = by_form(DESCRIPTIONS, tree, in_json, 300)
-    refused = GARBAGE | PLACES | TWICE | contents(INPUTS["descriptions"]) | formed[REFUSED]
-    refused |= {f"large {number}": holding(json.dumps(content)) for number, content in enumerate(large)}
-    either = DAMAGE | flips(20) | LETTERS | formed[EITHER]
-    write = writing("descriptions.json", json.dumps(tree))
-    yield Format("classes", "descriptions.json", write, read_descriptions, refused, either)
+    """Lists of class names, and descriptions of classes."""
+    lists = INPUTS["class lists"]
+    too_many = content("\n".join(f"thing {number}" for number in range(50_000)))
+    refused = {**INVALID, **contents(lists["refused"]), "50,000 names": too_many}
+    long = {"5,000 words": "cat\n" + "dog " * 5000, "a long word": "cat\n" + "d" * 30_000}
+    generated = {f"generated {number}": text for number, text in enumerate(draw(LINES))}
+    either = {**DAMAGED, **contents(lists["either"] | long | generated)}
+    synonyms = {"30,000 names with synonyms": "\n".join(f"thing {n} | matter {n}" for n in range(30_000))}
+    accepted = contents(lists["accepted"] | synonyms)
+    make = file_with("names.txt", "tabby cat | cat\tA cat with stripes.\nfox\n")
+    yield Format("classes", "names.txt", make, accept_classes, refused, either, accepted)
+
+    valid = {"cat": ["A cat with stripes.", "A small cat."], "fox": ["A red fox."]}
+    too_large = {
+        "a long sentence": {"cat": ["word " * 5000]},
+        "too many sentences of a class": {"cat": [f"A cat number {number}." for number in range(300_000)]},
+        "too many sentences": {f"cat {number}": [f"A cat {k}." for k in range(300)] for number in range(1000)},
+    }
+    refused = {**INVALID, **DUPLICATE_KEY, **contents(INPUTS["descriptions"])}
+    refused |= {name: json_content(value) for name, value in too_large.items()}
+    yield json_format("classes", "descriptions.json", read_descriptions, DESCRIPTIONS, valid, refused, count=300)
 
 
-def read_a_split(scene: Scene, path: Path) -> None:
-    """Read a split and make a data set of it: what is accepted names images of the folder and labels of the classes."""
+# -------------------------------------------------------------------- splits and configs
+
+
+def build_split(workspace: Workspace, path: Path) -> None:
+    """Read a split and build a data set: images must be in its folder, and labels those of its classes."""
     for name in ("images/a.png", "images/b.png", "a.png"):
-        scene.file(name, b"")
-    train, val, test = read_split(path, scene.place / "images")
+        workspace.write(name)
+    folder = workspace.folder / "images"
+    train, val, test = read_split(path, folder)
     data = SimpleNamespace(NUM_SHOTS=-1, SUBSAMPLE_CLASSES="all", UNLABELED="train", NUM_UNLABELED=0, NUM_TEST=0)
     DeclaredDataset(SimpleNamespace(DATASET=data, SEED=1), classnames=("cat", "dog"), train=train, val=val, test=test)
     for item in [*train, *val, *test]:
-        inside = Path(item.impath).resolve().parent == (scene.place / "images").resolve()
-        if not inside or type(item.label) is not int or item.label not in range(-1, 2):
-            raise Wrong(f"took {item.impath!r:.80} of label {item.label!r:.20}")
+        is_inside = Path(item.impath).resolve().parent == folder.resolve()
+        if not is_inside or type(item.label) is not int or item.label not in range(-1, 2):
+            raise WrongResult(f"accepted {item.impath!r:.80} with label {item.label!r:.20}")
 
 
 def splits() -> Iterator[Format]:
     """Split files."""
     rows = [["a.png", 0, "cat"], ["b.png", 1, "dog"]]
-    tree = {"train": rows, "val": [], "test": rows}
-    formed = by_form(SPLIT, tree, in_json, 300)
-    refused = GARBAGE | PLACES | TWICE | contents(INPUTS["splits"]) | formed[REFUSED]
-    either = DAMAGE | flips(20) | LETTERS | formed[EITHER]
-    write = writing("split.json", json.dumps(tree))
-    yield Format("splits", "split.json", write, read_a_split, refused, either, names=("image",))
+    valid = {"train": rows, "val": [], "test": rows}
+    refused = {**INVALID, **DUPLICATE_KEY, **contents(INPUTS["splits"])}
+    names = ("image",)
+    yield json_format("splits", "split.json", build_split, SPLIT, valid, refused, count=300, input_names=names)
 
 
 def configs() -> Iterator[Format]:
-    """Config files; their values are the matter of keys.py."""
-    refused = without(GARBAGE, "empty") | PLACES | ALIASES | TWICE | contents(INPUTS["configs"])
-    refused["a huge number"] = holding(f"OPTIM: {{LR: {'9' * 5000}}}")
-    either, fine = DAMAGE | flips(20) | LETTERS, only(GARBAGE, "empty")
-    write, read = writing("own.yaml", "OPTIM:\n  LR: 0.02\n  NAME: sgd\n"), lambda scene, path: scene.config(file=path)
-    yield Format("command-line", "own.yaml", write, read, refused, either, fine)
+    """Config files; settings.py covers the values in them."""
+    empty = {"empty": GARBAGE["empty"]}
+    refused = {**without(INVALID, "empty"), **NESTED_ALIASES, **DUPLICATE_KEY}
+    refused |= contents(INPUTS["configs"] | {"a huge number": f"OPTIM: {{LR: {'9' * 5000}}}"})
+    make = file_with("own.yaml", "OPTIM:\n  LR: 0.02\n  NAME: sgd\n")
+    yield Format("command-line", "own.yaml", make, Workspace.read_config, refused, DAMAGED_TEXT, empty)
 
 
-OUTSIDE = Path("/tmp/coft-faults-out.txt")  # as a member of inputs.yaml is called
+# -------------------------------------------------------------------- archives
+
+OUTSIDE = Path("/tmp/coft-faults-out.txt")  # target of a member in inputs.yaml
 
 
-def unpack(scene: Scene, path: Path) -> None:
-    """Extract an archive: nothing lands outside, and what is wanted is there whole, or nothing is."""
-    root = scene.place / "root"
+def unpack(workspace: Workspace, path: Path) -> None:
+    """Extract a folder of an archive: nothing may be written outside, and files must match their checksums."""
+    root = workspace.folder / "root"
     try:
         extract(path, root, {"wanted": "data/wanted"})
     finally:
-        names = {place.relative_to(scene.place).parts[0] for place in scene.place.rglob("*")}
-        links = [place for place in root.rglob("*") if place.is_symlink()]
+        names = {entry.relative_to(workspace.folder).parts[0] for entry in workspace.folder.rglob("*")}
+        links = [entry for entry in root.rglob("*") if entry.is_symlink()]
         if names - {path.name, "root"} or links or OUTSIDE.exists():
             OUTSIDE.unlink(missing_ok=True)
-            raise Wrong(f"something is outside, or leads there: {sorted(names)} {links}")
-    content = root / "data" / "wanted" / "a.txt"
-    checked = path.suffix != ".tar"  # which has checksums of its headers alone
-    if checked and content.is_file() and content.read_bytes() != b"a" * 1000:
-        raise Wrong("a file is other than the archive's checksum says")
+            raise WrongResult(f"files outside or links: {sorted(names)} {links}")
+    member = root / "data" / "wanted" / "a.txt"
+    has_checksums = path.suffix != ".tar"
+    if has_checksums and member.is_file() and member.read_bytes() != b"a" * 1000:
+        raise WrongResult("a file differs from its checksum")
 
 
 def archives() -> Iterator[Format]:
-    """Archives: of members that lead outside, with links, bombs, and damaged ones."""
-    wanted = {"wanted/a.txt": b"a" * 1000}
+    """Archives with members or links that lead outside, bombs, and damaged archives."""
+    members = {"wanted/a.txt": b"a" * 1000}
     links = [(target, kind) for target in INPUTS["links in archives"] for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE)]
     links += [("", tarfile.CHRTYPE), ("", tarfile.FIFOTYPE)]
     packers: dict[str, Callable[..., bytes]] = {"zip": zipped, "tar": partial(tar, mode="w"), "tgz": tar}
     packers |= {kind: partial(tar, mode=f"w:{kind}") for kind in ("bz2", "xz")}
     for kind, pack in packers.items():
-        refused = GARBAGE | without(PLACES, "100 GB of nothing")  # Python's lzma passes over zeros four at a time
-        either = dict(DAMAGE)
+        refused = without(INVALID, "100 GB sparse")  # lzma skips zeros four bytes at a time
+        either = {**DAMAGE, **flips(25)}
         for name in INPUTS["members of archives"]:
             member = name.encode(errors="replace").decode() if kind == "zip" else name
-            either[f"with {name[:20]!r}"] = holding(pack({**wanted, member: b"x"}))
+            either[f"with {name[:20]!r}"] = content(pack({**members, member: b"x"}))
         if kind == "zip":
-            refused["a link"] = holding(zipped({**wanted, "wanted/b": b"/etc"}, links=("wanted/b",)))
+            refused["a link"] = content(zipped({**members, "wanted/b": b"/etc"}, links=("wanted/b",)))
         else:
-            packed = {f"{how!r} to {to!r}": pack(wanted, link("wanted/b", to, how)) for to, how in links}
-            refused |= contents(packed)
+            linked = {f"{how!r} to {to!r}": pack(members, link("wanted/b", to, how)) for to, how in links}
+            refused |= contents(linked)
         if kind == "tgz":
-            refused["a bomb"] = lambda path: path.write_bytes(tar({**wanted, "b": bytes(200 << 20)}))
-        either |= flips(25)
-        yield Format("archives", f"own.{kind}", writing(f"own.{kind}", pack(wanted)), unpack, refused, either)
+            refused["a bomb"] = lambda path: path.write_bytes(tar({**members, "b": bytes(200 << 20)}))
+        yield Format("archives", f"own.{kind}", file_with(f"own.{kind}", pack(members)), unpack, refused, either)

@@ -1,4 +1,4 @@
-"""What may be wrong with a file, whatever it should hold. A mutation changes a file that is as it should be."""
+"""Mutations of files: each is a function that changes a valid file in place."""
 
 from __future__ import annotations
 
@@ -19,106 +19,127 @@ from hypothesis import strategies as st
 
 from coft.core.schemas import Schema
 
-from .drawing import change_of, drawn, spoiled
-from .oracle import EITHER, MARK, REFUSED, SECRET, Right
+from .generate import corrupted, corruption_name, draw
+from .verdict import CANARY, EITHER, REFUSED, SECRET, Expected
 
 Mutation = Callable[[Path], object]
+Mutations = Mapping[str, Mutation]
 
 
-def inputs() -> dict[str, Any]:
-    """What inputs.yaml has, its placeholders filled."""
+def read_inputs() -> dict[str, Any]:
+    """Read inputs.yaml, with its placeholders filled in."""
     text = Path(__file__).with_name("inputs.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text.replace("{secret}", SECRET).replace("{long}", "x" * 900).replace("{name}", "x" * 250))
 
 
-INPUTS = inputs()
+INPUTS = read_inputs()
 
 
-class Program:
-    """A pickle that would run a program."""
+class Exploit:
+    """Object whose pickle runs a program when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {MARK}",)
+        return os.system, (f"touch {CANARY}",)
 
 
-def rewriting(change: Callable[[bytes], bytes]) -> Mutation:
+# -------------------------------------------------------------------- content
+
+
+def rewrite(change: Callable[[bytes], bytes]) -> Mutation:
     return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
-def holding(content: bytes | str) -> Mutation:
-    """The mutation that gives a file another content."""
-    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-    return lambda path: path.write_bytes(data)
+def content(data: bytes | str) -> Mutation:
+    """Return the mutation that replaces the content of a file."""
+    encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    return lambda path: path.write_bytes(encoded)
 
 
 def contents(texts: Mapping[str, bytes | str]) -> dict[str, Mutation]:
-    return {name: holding(text) for name, text in texts.items()}
+    return {name: content(text) for name, text in texts.items()}
 
 
-def cut(data: bytes, share: float) -> bytes:
+def json_content(value: Any) -> Mutation:
+    return content(json.dumps(value))
+
+
+def yaml_content(value: Any) -> Mutation:
+    return content(yaml.safe_dump(json.loads(json.dumps(value))))
+
+
+def torch_content(value: Any) -> Mutation:
+    return lambda path: torch.save(value, path)
+
+
+def truncate(data: bytes, share: float) -> bytes:
     return data[: int(share * len(data))]
 
 
-def flipped(data: bytes, seed: int, letters: bytes = bytes(range(256))) -> bytes:
-    """A file with a few other bytes; with every other seed, in its header."""
+def flip_bytes(data: bytes, seed: int, alphabet: bytes = bytes(range(256))) -> bytes:
+    """Replace a few bytes, with an odd seed only in the header."""
     source, result = random.Random(seed), bytearray(data)
     for _ in range(1 + seed % 5):
-        result[source.randrange(min(len(data), 60 if seed % 2 else len(data)))] = source.choice(letters)
+        result[source.randrange(min(len(data), 60 if seed % 2 else len(data)))] = source.choice(alphabet)
     return bytes(result)
 
 
-def flipped_member(data: bytes, seed: int) -> bytes:
-    """A zip file, as torch writes it, with another bit in one of its larger members."""
+def flip_bit_of_member(data: bytes, seed: int) -> bytes:
+    """Flip a bit in a larger member of a zip file, as torch writes it."""
     source, result = random.Random(seed), bytearray(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         member = source.choice([member for member in archive.infolist() if member.file_size > 64])
-        content = archive.read(member)
-    result[data.index(content) + source.randrange(len(content))] ^= 1 << source.randrange(8)
+        original = archive.read(member)
+    result[data.index(original) + source.randrange(len(original))] ^= 1 << source.randrange(8)
     return bytes(result)
 
 
-def flips(count: int, flip: Callable[..., bytes] = flipped, **options: Any) -> dict[str, Mutation]:
-    """Mutations of a few bytes, or letters."""
-    kind = "letters" if options else "bytes"
-    return {f"other {kind} {seed}": rewriting(partial(flip, seed=seed, **options)) for seed in range(count)}
+def flips(count: int, flip: Callable[[bytes, int], bytes] = flip_bytes) -> dict[str, Mutation]:
+    return {f"flipped bytes {seed}": rewrite(partial(flip, seed=seed)) for seed in range(count)}
 
 
-LETTERS = flips(20, letters=b"{}[]\",:0x-\\ \0&*!'#\n\t")  # which mean something to JSON and YAML
-GARBAGE: dict[str, Mutation] = {  # which is no file of any kind
-    "empty": holding(b""),
-    "zeros": holding(bytes(10_000)),
-    "a word": holding("hello"),
-    "HTML": holding("<html><script>alert(1)</script></html>"),
-    "nested deeply": holding("[" * 100_000),
-    "a program": holding(pickle.dumps(Program())),
+SYNTAX = {  # characters with a meaning in JSON and YAML
+    f"flipped characters {seed}": rewrite(partial(flip_bytes, seed=seed, alphabet=b"{}[]\",:0x-\\ \0&*!'#\n\t"))
+    for seed in range(20)
 }
-DAMAGE: dict[str, Mutation] = {  # which may be seen, or make no difference
-    **{f"cut to {share:.0%}": rewriting(partial(cut, share=share)) for share in (0.05, 0.3, 0.6, 0.9, 0.99)},
-    "bytes after it": rewriting(lambda data: data + b"more" * 100),
-    "not UTF-8": rewriting(lambda data: b"\xff" + data[1:]),
-    "in UTF-16": rewriting(lambda data: data.decode("latin-1").encode("utf-16")),
-    "a zero within": rewriting(lambda data: data[: len(data) // 2] + b"\0" + data[len(data) // 2 :]),
+GARBAGE: Mutations = {  # valid in no format
+    "empty": content(b""),
+    "zeros": content(bytes(10_000)),
+    "a word": content("hello"),
+    "HTML": content("<html><script>alert(1)</script></html>"),
+    "nested deeply": content("[" * 100_000),
+    "malicious pickle": content(pickle.dumps(Exploit())),
 }
-
-
-GROWING = "a0: &a0 {k: 1}\n" + "".join(
+CHECKSUMMED: Mutations = {  # damage that a checksum detects
+    **{f"truncated to {share:.0%}": rewrite(partial(truncate, share=share)) for share in (0.05, 0.3, 0.6, 0.9, 0.99)},
+    "not UTF-8": rewrite(lambda data: b"\xff" + data[1:]),
+    "in UTF-16": rewrite(lambda data: data.decode("latin-1").encode("utf-16")),
+}
+TRAILING: Mutations = {"trailing bytes": rewrite(lambda data: data + b"more" * 100)}
+DAMAGE: Mutations = {  # may be noticed or not
+    **CHECKSUMMED,
+    **TRAILING,
+    "a zero byte inside": rewrite(lambda data: data[: len(data) // 2] + b"\0" + data[len(data) // 2 :]),
+}
+YAML_BOMB = "a0: &a0 {k: 1}\n" + "".join(
     f"a{n + 1}: &a{n + 1} {{{', '.join(f'k{m}: *a{n}' for m in range(9))}}}\n" for n in range(12)
 )
-ALIASES: dict[str, Mutation] = {"aliases of aliases": lambda path: path.write_text(GROWING)}
+NESTED_ALIASES: Mutations = {"nested aliases": content(YAML_BOMB)}
 
 
-def name_again(path: Path) -> None:
-    """Write a mapping in JSON or YAML once more, with its first name twice."""
+def duplicate_key(path: Path) -> None:
+    """Rewrite a mapping in JSON or YAML with its first key twice."""
     record = yaml.safe_load(path.read_text())
     first = next(iter(record))
     path.write_text(f"{json.dumps({first: record[first]})[:-1]}, {json.dumps(record)[1:]}")
 
 
-TWICE: dict[str, Mutation] = {"a name twice": name_again}
+DUPLICATE_KEY: Mutations = {"duplicate key": duplicate_key}
+
+# -------------------------------------------------------------------- kind of file
 
 
-def placing(make: Callable[[Path], object]) -> Mutation:
-    """The mutation that puts something else in a file's place."""
+def replace_by(make: Callable[[Path], object]) -> Mutation:
+    """Return the mutation that removes a file, and makes something else under its name."""
 
     def replace(path: Path) -> None:
         path.unlink()
@@ -127,69 +148,54 @@ def placing(make: Callable[[Path], object]) -> Mutation:
     return replace
 
 
-def sparse(path: Path) -> None:
+def make_sparse(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(100 << 30)
 
 
-NOT_THERE: dict[str, Mutation] = {
-    "not there": placing(lambda path: None),
-    "a folder": placing(Path.mkdir),
-    "a link to nothing": placing(lambda path: path.symlink_to("nowhere")),
-    "a circle of links": placing(lambda path: path.symlink_to(path.name)),
+BROKEN_LINKS: Mutations = {
+    "a dangling link": replace_by(lambda path: path.symlink_to("nowhere")),
+    "a link to itself": replace_by(lambda path: path.symlink_to(path.name)),
 }
-PLACES: dict[str, Mutation] = {
-    **NOT_THERE,
-    "a pipe": placing(os.mkfifo),
-    "a device": placing(lambda path: path.symlink_to("/dev/zero")),
-    "100 GB of nothing": placing(sparse),
-    "not to be read": lambda path: path.chmod(0),
+SPECIAL_FILES: Mutations = {
+    "a pipe": replace_by(os.mkfifo),
+    "a device": replace_by(lambda path: path.symlink_to("/dev/zero")),
+}
+MISSING: Mutations = {"missing": replace_by(lambda path: None), "a folder": replace_by(Path.mkdir), **BROKEN_LINKS}
+UNREADABLE: Mutations = {
+    **MISSING,
+    **SPECIAL_FILES,
+    "100 GB sparse": replace_by(make_sparse),
+    "without read permission": lambda path: path.chmod(0),
 }
 
+# -------------------------------------------------------------------- groups
 
-def by_form(
-    form: Schema, tree: Any, hold: Callable[[Any], Mutation], count: int = 150
-) -> dict[Right, dict[str, Mutation]]:
-    """Mutations of a file that holds a value of a form: one part is another. The form says which have to be refused."""
-    made: dict[Right, dict[str, Mutation]] = {REFUSED: {}, EITHER: {}}
-    for number, (place, value) in enumerate(drawn(spoiled(form, tree), count, change_of)):
-        right = EITHER if form.matches(value) else REFUSED
-        made[right][f"{'.'.join(map(str, place)) or 'all'} {number}"] = hold(value)
-    return made
+INVALID: Mutations = {**GARBAGE, **UNREADABLE}  # to be refused
+DAMAGED: Mutations = {**DAMAGE, **flips(20)}
+DAMAGED_TEXT: Mutations = {**DAMAGED, **SYNTAX}
+
+# -------------------------------------------------------------------- generated
 
 
-def in_json(value: Any) -> Mutation:
-    return holding(json.dumps(value))
+def from_form(
+    form: Schema, valid: Any, write: Callable[[Any], Mutation], count: int = 150
+) -> dict[Expected, dict[str, Mutation]]:
+    """Generate mutations that corrupt one part of a valid object; those that no longer match the form are REFUSED."""
+    mutations: dict[Expected, dict[str, Mutation]] = {REFUSED: {}, EITHER: {}}
+    for number, (key, value) in enumerate(draw(corrupted(form, valid), count, corruption_name)):
+        name = f"{'.'.join(map(str, key)) or 'all'} {number}"
+        mutations[EITHER if form.matches(value) else REFUSED][name] = write(value)
+    return mutations
 
 
-def in_yaml(value: Any) -> Mutation:
-    return holding(yaml.safe_dump(json.loads(json.dumps(value))))
-
-
-def saving(value: Any) -> Mutation:
-    return lambda path: torch.save(value, path)
-
-
-def in_torch(change: Callable[[Any], Any]) -> Mutation:
-    """The mutation that applies a function to what torch has saved."""
-
-    def rewrite(path: Path) -> None:
-        torch.save(change(torch.load(path, weights_only=True)), path)
-
-    return rewrite
-
-
-def only(mutations: Mapping[str, Mutation], *names: str) -> dict[str, Mutation]:
-    return {name: mutations[name] for name in names}
-
-
-def without(mutations: Mapping[str, Mutation], *names: str) -> dict[str, Mutation]:
+def without(mutations: Mutations, *names: str) -> dict[str, Mutation]:
     return {name: mutation for name, mutation in mutations.items() if name not in names}
 
 
-TEXTS = st.one_of(  # surrogates included
+TEXTS = st.one_of(  # including surrogates
     st.text(st.characters(), max_size=60),
-    *(st.text(letters, min_size=1, max_size=40) for letters in INPUTS["alphabets"]),
+    *(st.text(alphabet, min_size=1, max_size=40) for alphabet in INPUTS["alphabets"]),
 )
 LINES = st.lists(TEXTS, min_size=2, max_size=5).map("\n".join)
-NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: not {b"/"[0], 0} & set(name))  # of files
+FILE_NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: not {b"/"[0], 0} & set(name))

@@ -1,4 +1,4 @@
-"""Where a case plays: a folder of its own, and what all cases share: a tiny CLIP, images, a finished run."""
+"""Workspace of a case: its own folder, and files that all cases share: a tiny CLIP, images, a finished run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ import trainers
 from coft.cli.main import main as coft
 from trainers.config import make_cfg
 
-from .oracle import Wrong, check_outcome
+from .verdict import WrongResult, check_exit
 
 ROOT = Path(__file__).resolve().parents[2]
-NOBODY = 65534  # the user who owns nothing
+NOBODY = 65534  # user id without any rights
 CLASSES = "red circle, green square, blue stripes"
 QUICK = [
     *("TRAINER.COFT.SEEDS_PER_CLASS", "2", "TRAINER.COFT.PHASE1.EPOCHS", "1", "TRAINER.COFT.PHASE1.MIN_STEPS", "2"),
@@ -37,40 +37,40 @@ QUICK = [
 
 
 def tiny_clip() -> CLIP:
-    """A CLIP with random weights, 32 pixels and 32 dimensions, which tells images apart."""
+    """Make a CLIP with random weights for images of 32 pixels."""
     torch.manual_seed(0)
     model = CLIP(32, 32, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 2)
     with torch.no_grad():
-        for _ in range(20):  # gives its batch norms statistics
+        for _ in range(20):  # statistics for the batch norms, else all images get the same features
             model.visual(torch.randn(32, 3, 32, 32) + torch.randn(32, 3, 1, 1))
     return model.eval()
 
 
 def call(main: Callable[[Sequence[str]], int], *argv: object) -> None:
-    """Call a command of the project in this process; see `check_outcome` for what it raises."""
+    """Call a command in this process, and check how it ends."""
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            code = main([str(word) for word in argv])
+            code = main([str(argument) for argument in argv])
     finally:
         sys.stderr.write(errors.getvalue())
-    check_outcome(code, errors.getvalue())
+    check_exit(code, errors.getvalue())
 
 
-class Scene:
-    """A folder for a case, and what all cases share.
+class Workspace:
+    """Folder of a case, and the shared files.
 
     Args:
-        shared: Folder of what is shared; each thing is made at its first use.
-        place: Folder of the case, empty.
+        shared: Folder of the shared files; each is made when first used.
+        folder: Empty folder of the case.
     """
 
-    def __init__(self, shared: Path, place: Path) -> None:
-        self.shared, self.place = shared, place
+    def __init__(self, shared: Path, folder: Path) -> None:
+        self.shared, self.folder = shared, folder
 
-    def file(self, name: str, content: bytes | str) -> Path:
+    def write(self, name: str | Path, content: bytes | str = b"") -> Path:
         """Write a file of the case."""
-        path = self.place / name
+        path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
@@ -98,17 +98,17 @@ class Scene:
 
     @cached_property
     def run(self) -> Path:
-        """The output folder of a finished run; not to be changed."""
+        """The output folder of a finished run; read-only by convention."""
         folder = self.shared / "run"
         return folder if (folder / "summary.json").is_file() else self.train(out=folder)
 
-    def copied_images(self) -> Path:
-        """Images for the case to change."""
-        return Path(shutil.copytree(self.images, self.place / "photos"))
+    def copy_images(self) -> Path:
+        """Copy the images, so that the case can change them."""
+        return Path(shutil.copytree(self.images, self.folder / "photos"))
 
-    def copied_run(self) -> Path:
-        """A finished run for the case to damage."""
-        return Path(shutil.copytree(self.run, self.place / "run"))
+    def copy_run(self) -> Path:
+        """Copy the finished run, so that the case can damage it."""
+        return Path(shutil.copytree(self.run, self.folder / "run"))
 
     def arguments(
         self,
@@ -118,51 +118,56 @@ class Scene:
         classes: str = CLASSES,
         out: Path | None = None,
     ) -> list[str]:
-        """Arguments of train.py for a small run; flags and settings take the place of those here."""
-        base = ["--trainer=CoFT", "--seed=1", f"--backbone={self.clip}", f"--output-dir={out or self.place / 'out'}"]
+        """Return the arguments of train.py for a small run; `flags` and `settings` override the defaults."""
+        base = ["--trainer=CoFT", "--seed=1", f"--backbone={self.clip}", f"--output-dir={out or self.folder / 'out'}"]
         data = ["DATASET.NAME", "Folder", "DATASET.IMAGES", repr(str(images or self.images))]
         return [*base, *flags, *data, "DATASET.CLASSES", repr(classes), *QUICK, *settings]
 
-    def config(self, *flags: str, file: Path | None = None, **options: Any) -> None:
-        """Make the config of a run, with a config file if one is given; see `arguments`."""
-        flags += ("--config-file", str(file)) if file else ()
+    def make_config(self, *flags: str, **options: Any) -> None:
+        """Make the config of a run; see `arguments`."""
         make_cfg(train.make_parser().parse_args(self.arguments(*flags, **options)), trainers.extend_cfg)
 
+    def read_config(self, path: Path) -> None:
+        """Make the config of a run with a config file."""
+        self.make_config("--config-file", str(path))
+
     def train(self, *flags: str, out: Path | None = None, **options: Any) -> Path:
-        """Do a small run in this process; see `arguments`. Returns its output folder, whose predictions are numbers."""
+        """Do a small run in this process, and check that its predictions are finite. Returns its output folder."""
         call(train.main, *self.arguments(*flags, out=out, **options))
-        folder = out or self.place / "out"
+        folder = out or self.folder / "out"
         if (predictions := folder / "predictions.csv").is_file():
             with predictions.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
                 cells = {cell.lower() for row in csv.reader(file) for cell in row[1:]}
             if cells & {"nan", "inf", "-inf", ""}:
-                raise Wrong("predictions.csv has numbers that are none")
+                raise WrongResult("predictions.csv contains non-finite or empty cells")
         return folder
 
-    def predict(self, run: Path, *words: object) -> bytes:
-        """What `coft predict` writes of images; without words, of those here."""
-        output = self.place / "predicted.csv"
-        call(coft, "predict", run, *(words or (self.images,)), "--output", output)
+    def predict(self, run: Path, *arguments: object) -> bytes:
+        """Return the output of `coft predict`, by default for the shared images."""
+        output = self.folder / "predicted.csv"
+        call(coft, "predict", run, *(arguments or (self.images,)), "--output", output)
         return output.read_bytes()
 
-    def process(
-        self, *flags: str, environment: Mapping[str, str | None] | None = None, **options: Any
+    def start(
+        self,
+        *flags: str,
+        environment: Mapping[str, str | None] | None = None,
+        popen: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> subprocess.Popen[str]:
-        """Begin a small run as a process; options are those of `arguments`, and of Popen in `started`.
-
-        Variables of `environment` that are None are not set.
-        """
-        started = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options.pop("started", {})}
+        """Start a small run as a process; see `arguments`. Variables of `environment` that are None are unset."""
         fixed = {"DASSL_PROGRESS": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         variables = {**os.environ, **fixed, **(environment or {})}
-        started["env"] = {name: value for name, value in variables.items() if value is not None}
-        return subprocess.Popen([sys.executable, "train.py", *self.arguments(*flags, **options)], cwd=ROOT, **started)
+        defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+        defaults["env"] = {name: value for name, value in variables.items() if value is not None}
+        command = [sys.executable, "train.py", *self.arguments(*flags, **options)]
+        return subprocess.Popen(command, **{**defaults, **(popen or {})})
 
     @contextlib.contextmanager
     def as_nobody(self) -> Iterator[None]:
-        """Context in which permissions hold for this process: root may read all."""
+        """Context in which file permissions apply even if the user is root."""
         user = os.geteuid()
-        for folder in (self.shared, self.place):
+        for folder in (self.shared, self.folder):
             folder.chmod(0o777)
         if not user:
             os.seteuid(NOBODY)

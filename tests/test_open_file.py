@@ -1,4 +1,4 @@
-"""Files from outside are opened in one place: `coft/core/untrusted.py`."""
+"""External files are opened only by `coft/core/untrusted.py`."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DOOR = ROOT / "coft" / "core" / "untrusted.py"
+UNTRUSTED = ROOT / "coft" / "core" / "untrusted.py"
 OPENERS = ("open", "read_text", "read_bytes", "read_csv", "fromfile", "memmap")
-OF_PATHS = ("np.load", "numpy.load", "torch.load", "json.load", "yaml.load", "yaml.safe_load", "pickle.load")
+LOADERS = ("np.load", "numpy.load", "torch.load", "json.load", "yaml.load", "yaml.safe_load", "pickle.load")
 WRITING = set("wxa")
-OTHERS = {  # calls that open nothing from outside, by module
+EXEMPT = {  # number of calls that open no external file, by module
     "coft/core/exit_codes.py": 2,  # the null device
-    "coft/core/files.py": 2,  # a draft of our own, and where it goes
+    "coft/core/files.py": 2,  # a draft, and its target
     "coft/core/lock.py": 1,  # a folder
-    "coft/core/tensors.py": 1,  # behind the door
+    "coft/core/tensors.py": 1,  # a file opened by open_file
     "coft/core/world.py": 1,  # in memory
     "coft/images/index.py": 1,  # in memory
     "coft/images/reading.py": 1,  # in memory
     "coft/review/app.py": 1,  # scripts and styles of the project
     "coft/review/serve.py": 1,  # a browser
     "scripts/bench/pool.py": 1,  # /proc
-    "scripts/comparing/run.py": 1,  # a log that is written to
-    "scripts/getting/extract.py": 1,  # behind the door
-    "scripts/picture.py": 1,  # what it has just drawn
+    "scripts/comparing/run.py": 1,  # a log that is written
+    "scripts/getting/extract.py": 1,  # a file opened by open_file
+    "scripts/picture.py": 1,  # a figure that it has drawn
     "coft/core/config_files.py": 1,  # a text
     "coft/core/yaml_text.py": 2,  # texts
 }
 
 
 def openings(tree: ast.Module) -> Iterator[str]:
-    """Calls that may open a file for reading."""
+    """Yield the calls that may open a file for reading."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        whose, _, last = name.rpartition(".")
-        words = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
-        modes = {word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)}
-        writes = any(set(mode) & WRITING and len(mode) <= 3 for mode in modes)
-        by_library = name in OF_PATHS or (last in OPENERS and name not in ("read_text", "read_bytes"))
-        if by_library and whose != "untrusted" and not (last == "open" and writes):
+        module, _, function = name.rpartition(".")
+        arguments = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+        constants = {item.value for item in arguments if isinstance(item, ast.Constant)}
+        writes = any(isinstance(mode, str) and set(mode) & WRITING and len(mode) <= 3 for mode in constants)
+        opens = name in LOADERS or (function in OPENERS and name not in ("read_text", "read_bytes"))
+        if opens and module != "untrusted" and not (function == "open" and writes):
             yield f"{node.lineno}: {ast.unparse(node)[:80]}"
 
 
-def test_files_are_opened_in_one_place() -> None:
+def test_only_untrusted_module_opens_files() -> None:
     folders = [ROOT / name for name in ("coft", "datasets", "scripts", "trainers")]
     modules = [ROOT / "train.py", *(path for folder in folders for path in folder.rglob("*.py"))]
-    counted = {
+    calls_of = {
         path.relative_to(ROOT).as_posix(): list(openings(ast.parse(path.read_text())))
         for path in modules
-        if path != DOOR
+        if path != UNTRUSTED
     }
-    wrong = {name: calls for name, calls in counted.items() if len(calls) != OTHERS.get(name, 0)}
+    wrong = {name: calls for name, calls in calls_of.items() if len(calls) != EXEMPT.get(name, 0)}
     assert wrong == {}, "read_text, read_json, read_table or open_file of coft.core.untrusted, instead"
 
 
-def test_an_opening_is_seen() -> None:
+def test_openings_are_detected() -> None:
     lines = [
         "open(p)",
         "p.read_text()",
