@@ -1,4 +1,4 @@
-"""Configs and small data roots for tests of data sets."""
+"""Configs and small data roots, for tests of data sets."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from dassl.data.datasets import DATASET_REGISTRY
 from datasets.benchmark import declared_names
 from datasets.eurosat import NAMES
 
-PER_CLASS = 6  # images of a class where all are split
-TRAINED, TESTED = 3, 1  # ... where some are held out of the training part
+PER_CLASS = 6  # images of a class if all are split at random
+TRAINED, TESTED = 3, 1  # images of a class if the test part is fixed
 
 
 def config(root: Path, **dataset: Any) -> Any:
-    """A config with nothing but what data sets read."""
+    """Make a config with the keys that data sets read."""
     defaults = {"ROOT": str(root), "NUM_SHOTS": -1, "SUBSAMPLE_CLASSES": "all", "NUM_UNLABELED": 0}
     return SimpleNamespace(DATASET=SimpleNamespace(**defaults | dataset))
 
 
 def load(name: str, root: Path, **options: Any) -> Any:
-    """A data set below a root, by its name in Dassl's registry."""
+    """Load a data set by its name in Dassl's registry."""
     return DATASET_REGISTRY.get(name)(config(root, **options))
 
 
 def touch(path: Path) -> Path:
-    """An image file that is no image: reading a data set must not open it."""
+    """Make an empty file in place of an image, which data sets must not open."""
     try:
         path.touch()
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def touch(path: Path) -> Path:
 
 
 def write_image(path: Path, seed: int, size: int = 8, **options: Any) -> Path:
-    """A small image of noise."""
+    """Write a small image of noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -51,7 +51,7 @@ def write_image(path: Path, seed: int, size: int = 8, **options: Any) -> Path:
 
 
 def in_folders(images: Path, folders: Iterable[str], per_class: int = PER_CLASS) -> None:
-    """Images sorted into folders."""
+    """Make empty image files in class folders."""
     for folder in folders:
         for i in range(per_class):
             touch(images / folder / f"image_{i:04d}.jpg")
@@ -109,7 +109,7 @@ def stanford_cars(root: Path, nested: bool = False) -> None:
 
 
 def _cars(rows: list[tuple[str, int]]) -> np.ndarray:
-    """Rows as MATLAB keeps them: a structure array."""
+    """Return rows as a structure array of MATLAB."""
     table = np.empty((1, len(rows)), dtype=[("fname", object), ("class", np.uint8)])
     for i, row in enumerate(rows):
         table[0, i] = row
@@ -183,7 +183,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 
 
 def synsets(root: Path) -> dict[str, str]:
-    """ImageNet's classnames.txt with six classes, two of one name; returns names by synset."""
+    """Write ImageNet's classnames.txt with five classes, two of which have the same name. Returns names by synset."""
     names = {f"n0{i}440764": name for i, name in enumerate(["tench", "great white shark", "missile", "owl", "missile"])}
     (root / "imagenet").mkdir(parents=True)
     (root / "imagenet" / "classnames.txt").write_text("".join(f"{s} {n}\n" for s, n in names.items()))

@@ -1,4 +1,4 @@
-"""CoOp's benchmark: each data set in a small root of its layout, with a split file and without."""
+"""Data sets of CoOp's benchmark, in small data roots with and without a split file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.datasets.data_roots import (
 )
 
 CONFIGS = Path(datasets.__file__).parents[1] / "configs" / "datasets"
-COOPS_TEMPLATES = {
+COOP_TEMPLATES = {
     "OxfordPets": "a photo of a {}, a type of pet.",
     "OxfordFlowers": "a photo of a {}, a type of flower.",
     "FGVCAircraft": "a photo of a {}, a type of aircraft.",
@@ -58,7 +58,7 @@ SHARES = {"FGVCAircraft": (3, 3, 3)} | dict.fromkeys(HELD_OUT, (2, 1, 1))
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A data root for each data set, without its split file."""
+    """Data root of each data set, without its split file."""
     folders = {}
     for name, make in MAKERS.items():
         folders[name] = tmp_path_factory.mktemp(name)
@@ -71,7 +71,7 @@ def rows(items: Sequence[Any]) -> list[tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_split_is_made_once_with_coops_shares(roots: dict[str, Path], name: str) -> None:
+def test_split_is_made_once_with_shares_of_coop(roots: dict[str, Path], name: str) -> None:
     data = load(name, roots[name])
     assert data.num_classes == NUM_CLASSES[name] and data.unlabeled_part == "training images"
     train, val, test = (len(part) / NUM_CLASSES[name] for part in (data.train_x, data.val, data.test))
@@ -90,15 +90,15 @@ def test_a_split_is_made_once_with_coops_shares(roots: dict[str, Path], name: st
         assert (label, classname) == (data.train_x[0].label, data.train_x[0].classname)
 
 
-def test_labels_are_those_of_the_folder_or_annotation(roots: dict[str, Path]) -> None:
-    named = {
+def test_labels_match_folders_and_annotations(roots: dict[str, Path]) -> None:
+    class_names = {
         "Caltech101": lambda p: {"Faces": "face", "airplanes": "airplane"}.get(p.parent.name, p.parent.name.lower()),
         "OxfordPets": lambda p: p.stem.rsplit("_", 1)[0].lower(),
         "SUN397": lambda p: " ".join(reversed(p.parent.parts[p.parts.index("SUN397") + 2 :])),
         "UCF101": lambda p: p.parent.name,
         "Food101": lambda p: p.parent.name,
     }
-    for name, read in named.items():
+    for name, read in class_names.items():
         for item in load(name, roots[name]).test:
             expected = read(Path(item.impath))
             assert item.classname in (expected, expected.rstrip("s")), item.impath
@@ -120,8 +120,8 @@ def test_base_and_new_classes(roots: dict[str, Path], which: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["all", "base", "new"])
-def test_few_shots_are_coops_draws(roots: dict[str, Path], which: str) -> None:
-    """Dassl's global generator, seeded as by --seed; all classes are drawn, then some are left out."""
+def test_few_shots_are_those_of_coop(roots: dict[str, Path], which: str) -> None:
+    """Shots are drawn from the global generator for all classes, also if only base or new classes are used."""
     home = Path(load("DescribableTextures", roots["DescribableTextures"]).dataset_dir)
     split = json.loads((home / "split_zhou_DescribableTextures.json").read_text())
     random.seed(3)
@@ -130,9 +130,9 @@ def test_few_shots_are_coops_draws(roots: dict[str, Path], which: str) -> None:
         groups: dict[int, list[str]] = {}
         for path, label, _ in split[part]:
             groups.setdefault(label, []).append(path)
-        drawn = {label: random.sample(paths, shots) for label, paths in groups.items()}
+        shots_of = {label: random.sample(paths, shots) for label, paths in groups.items()}
         labels = {"all": range(47), "base": range(24), "new": range(24, 47)}[which]
-        expected[part] = [path for label in labels for path in drawn[label]]
+        expected[part] = [path for label in labels for path in shots_of[label]]
     random.seed(3)
     data = load("DescribableTextures", roots["DescribableTextures"], NUM_SHOTS=2, SUBSAMPLE_CLASSES=which)
     for part, items in (("train", data.train_x), ("val", data.val)):
@@ -140,18 +140,18 @@ def test_few_shots_are_coops_draws(roots: dict[str, Path], which: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "size", "words"),
+    ("which", "size", "title"),
     [("train", 3, "training images"), ("train+val", 4, "training and validation images"), ("test", 2, "transductive")],
 )
-def test_what_the_unlabeled_images_are(roots: dict[str, Path], which: str, size: int, words: str) -> None:
+def test_unlabeled_parts(roots: dict[str, Path], which: str, size: int, title: str) -> None:
     data = load("EuroSAT", roots["EuroSAT"], UNLABELED=which)
-    assert len(data.train_u) == 10 * size and words in data.unlabeled_part
+    assert len(data.train_u) == 10 * size and title in data.unlabeled_part
     assert len(data.train_x) == 30 and len(data.test) == 20
     part = load("EuroSAT", roots["EuroSAT"], UNLABELED=which, NUM_UNLABELED=7)
     assert len(part.train_u) == 7
 
 
-def test_an_existing_split_file_is_used_as_it_is(tmp_path: Path) -> None:
+def test_existing_split_file_is_not_changed(tmp_path: Path) -> None:
     home = tmp_path / "dtd"
     parts = {
         part: [(f"{name}/{part}.jpg", y, name) for y, name in enumerate(declared_names("dtd"))]
@@ -167,7 +167,7 @@ def test_an_existing_split_file_is_used_as_it_is(tmp_path: Path) -> None:
     assert (home / "split_zhou_DescribableTextures.json").stat().st_mtime_ns == before
 
 
-def test_a_split_that_counts_the_classes_in_another_order(tmp_path: Path) -> None:
+def test_labels_of_split_follow_declared_order(tmp_path: Path) -> None:
     names = ["cheese_plate", "cheesecake", "waffles"]
     touch(tmp_path / "a.jpg")
     write_split(
@@ -178,7 +178,7 @@ def test_a_split_that_counts_the_classes_in_another_order(tmp_path: Path) -> Non
     assert [item.label for item in train] == [1, 0]
 
 
-def test_a_split_that_names_its_classes_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_split_with_undeclared_class_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path / "a.jpg")
     dog = [("a.jpg", 0, "dog")]
     write_split(tmp_path / "split.json", {"train": [("a.jpg", 1, "chat"), ("a.jpg", 0, "dog")], "test": dog})
@@ -190,7 +190,7 @@ def test_a_split_that_names_its_classes_otherwise(tmp_path: Path, caplog: pytest
         read_split(tmp_path / "split.json", tmp_path, ["cat", "dog"])
 
 
-def test_a_mirror_that_nests_the_cars(tmp_path: Path) -> None:
+def test_nested_folders_of_cars(tmp_path: Path) -> None:
     stanford_cars(tmp_path, nested=True)
     data = load("StanfordCars", tmp_path)
     split = json.loads((tmp_path / "stanford_cars" / "split_zhou_StanfordCars.json").read_text())
@@ -209,7 +209,7 @@ def test_a_mirror_that_nests_the_cars(tmp_path: Path) -> None:
         ("Caltech101", "caltech-101", "caltech101"),
     ],
 )
-def test_torchvisions_layouts_serve_too(roots: dict[str, Path], tmp_path: Path, name: str, old: str, new: str) -> None:
+def test_layouts_of_torchvision(roots: dict[str, Path], tmp_path: Path, name: str, old: str, new: str) -> None:
     (tmp_path / new).parent.mkdir(exist_ok=True)
     (tmp_path / new).symlink_to(roots[name] / old)
     for extra in ("Training_01.txt", "Testing_01.txt") if name == "SUN397" else ():
@@ -217,7 +217,7 @@ def test_torchvisions_layouts_serve_too(roots: dict[str, Path], tmp_path: Path, 
     assert len(load(name, tmp_path).test) == len(load(name, roots[name]).test)
 
 
-def test_a_root_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     MAKERS["EuroSAT"](tmp_path)
     save = benchmark.save_split
 
@@ -239,7 +239,7 @@ def test_a_root_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         ("SUN397", "sun397", {"abbey": 0, "apartment_building_outdoor": 8, "indoor apse": 9}),
     ],
 )
-def test_a_mirror_that_sorts_by_class(tmp_path: Path, name: str, folder: str, label_of_folder: dict[str, int]) -> None:
+def test_layout_with_class_folders(tmp_path: Path, name: str, folder: str, label_of_folder: dict[str, int]) -> None:
     for part in ("train", "test"):
         in_folders(tmp_path / folder / part, label_of_folder, 5)
         touch(tmp_path / folder / part / ".thumbnails" / "a.jpg")
@@ -253,7 +253,7 @@ def test_a_mirror_that_sorts_by_class(tmp_path: Path, name: str, folder: str, la
         load(name, tmp_path)
 
 
-def test_made_splits_do_not_depend_on_the_order_of_listing_nor_draw_from_the_global_generator() -> None:
+def test_splits_do_not_depend_on_order_and_do_not_use_global_generator() -> None:
     images = [(f"{label}/{i}.jpg", label, str(label)) for label in range(3) for i in range(10)]
     state = random.getstate()
     for make in (split_by_class, lambda rows: hold_out(rows, [])):
@@ -261,7 +261,7 @@ def test_made_splits_do_not_depend_on_the_order_of_listing_nor_draw_from_the_glo
     assert random.getstate() == state
 
 
-def test_a_class_too_small_to_be_split() -> None:
+def test_class_too_small_to_split_is_named() -> None:
     with pytest.raises(UserError, match=r"class 0 \(cat\) has 1 images, too few"):
         split_by_class([("a.jpg", 0, "cat")])
     with pytest.raises(UserError, match=r"class 0 \(cat\) has 2 training images, too few"):
@@ -269,17 +269,17 @@ def test_a_class_too_small_to_be_split() -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_what_is_missing_is_named_in_one_line(roots: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_missing_data_set_or_image_is_named(roots: dict[str, Path], tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=re.escape(str(tmp_path))) as error:
         load(name, tmp_path)
     assert "bash scripts/data.sh " in error.value.line and "\n" not in str(error.value)
     item = load(name, roots[name]).test[0]
-    Path(item.impath).rename(f"{item.impath}.gone")
+    Path(item.impath).rename(f"{item.impath}.moved")
     try:
         with pytest.raises(UserError, match=f"image {re.escape(item.impath)} is missing"):
             load(name, roots[name])
     finally:
-        Path(f"{item.impath}.gone").rename(item.impath)
+        Path(f"{item.impath}.moved").rename(item.impath)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_what_is_missing_is_named_in_one_line(roots: dict[str, Path], tmp_path: 
         ("FGVCAircraft", "fgvc_aircraft/images_variant_val.txt"),
     ],
 )
-def test_missing_or_broken_annotations(tmp_path: Path, name: str, file: str) -> None:
+def test_missing_or_broken_annotations_are_named(tmp_path: Path, name: str, file: str) -> None:
     MAKERS[name](tmp_path)
     (tmp_path / file).unlink()
     with pytest.raises(UserError, match=Path(file).name):
@@ -306,38 +306,38 @@ def test_missing_or_broken_annotations(tmp_path: Path, name: str, file: str) -> 
 @pytest.mark.parametrize(
     "line", ["a_0 38 1 1", "a_0 0 1 1", "a_0 one 1 1", "a_0", "../../a_0 1 1 1", "/a_0 1 1 1", f"a_0 {'9' * 5000} 1 1"]
 )
-def test_an_annotation_of_another_layout_is_named_and_makes_no_split(tmp_path: Path, line: str) -> None:
+def test_invalid_annotation_is_named_and_makes_no_split(tmp_path: Path, line: str) -> None:
     MAKERS["OxfordPets"](tmp_path)
-    list_of_images = tmp_path / "oxford_pets" / "annotations" / "trainval.txt"
-    sound = list_of_images.read_text()
-    list_of_images.write_text(f"{sound}{line}\n")
-    with pytest.raises(UserError, match=r"trainval\.txt: expected images and their classes.*fetch it again"):
+    annotations = tmp_path / "oxford_pets" / "annotations" / "trainval.txt"
+    valid = annotations.read_text()
+    annotations.write_text(f"{valid}{line}\n")
+    with pytest.raises(UserError, match=r"trainval\.txt"):
         load("OxfordPets", tmp_path)
-    list_of_images.write_text(f"{sound}gone 1 1 1\n")
-    with pytest.raises(UserError, match=r"gone\.jpg is missing"):
+    annotations.write_text(f"{valid}missing 1 1 1\n")
+    with pytest.raises(UserError, match=r"missing\.jpg"):
         load("OxfordPets", tmp_path)
-    list_of_images.write_text(sound)
-    assert load("OxfordPets", tmp_path).num_classes == 37, "no split was stored before"
+    annotations.write_text(valid)
+    assert load("OxfordPets", tmp_path).num_classes == 37, "a split was stored before"
 
 
 @pytest.mark.parametrize("labels", [[[1.5] * 9], [[0] * 9], [["a"] * 9], [[103] * 9], 3, [[]]])
-def test_numbers_of_matlab_that_are_no_classes(tmp_path: Path, labels: Any) -> None:
+def test_invalid_labels_of_matlab_are_named(tmp_path: Path, labels: Any) -> None:
     MAKERS["OxfordFlowers"](tmp_path)
     scipy.io.savemat(tmp_path / "oxford_flowers" / "imagelabels.mat", {"labels": np.array(labels)})
-    with pytest.raises(UserError, match=r"imagelabels\.mat: expected images and their classes"):
+    with pytest.raises(UserError, match=r"imagelabels\.mat"):
         load("OxfordFlowers", tmp_path)
 
 
-def test_every_list_of_class_names_is_whole() -> None:
+def test_lists_of_class_names_are_complete_and_unique() -> None:
     for path in CLASSNAMES.glob("*.txt"):
         names = path.read_text(encoding="utf-8").splitlines()
         kinds = {DATASET_REGISTRY.get(name).name: size for name, size in NUM_CLASSES.items()}
         assert len(names) == kinds[path.stem] and len({letters_of(name) for name in names}) == len(names)
 
 
-@pytest.mark.parametrize("name", COOPS_TEMPLATES)
-def test_names_and_first_templates_are_coops(name: str) -> None:
-    assert TEMPLATES[name][0] == COOPS_TEMPLATES[name]
+@pytest.mark.parametrize("name", COOP_TEMPLATES)
+def test_names_and_first_templates_are_those_of_coop(name: str) -> None:
+    assert TEMPLATES[name][0] == COOP_TEMPLATES[name]
     assert len(TEMPLATES[name]) >= 2 and all(template.count("{}") == 1 for template in TEMPLATES[name])
     content = yaml.safe_load((CONFIGS / f"{DATASET_REGISTRY.get(name).name}.yaml").read_text())
     assert content["DATASET"]["NAME"] == name

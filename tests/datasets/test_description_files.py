@@ -1,4 +1,4 @@
-"""The descriptions that come with the project: complete, different from each other, short enough, to the point."""
+"""Descriptions shipped with the project: complete, distinct, short, and about their class."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from datasets.pacs import CLASSNAMES as PACS
 from datasets.torchvision_sets import SETS
 
 CLASS_LISTS = FOLDER.parent / "classnames"
-FEW = 50  # classes up to which a class has five sentences, else three
-FEWEST_WORDS = 5  # beside the class name's own
+FEW = 50  # with more classes, three sentences of a class are enough
+FEWEST_WORDS = 5  # besides those of the class name
 
 
-def names_on_file(stem: str) -> dict[str, list[str]]:
-    """Sentences by class name, as the file spells it."""
+def names_in_file(stem: str) -> dict[str, list[str]]:
+    """Return sentences by class name as spelled in the file."""
     return dict(json.loads((FOLDER / f"{stem}.json").read_text(encoding="utf-8")))
 
 
 def class_lists() -> dict[str, list[str]]:
-    """Class names by data set, where the project has a list of them."""
+    """Return the class names of data sets that the project lists."""
     lists = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in CLASS_LISTS.glob("*.txt")}
     lists |= {source.folder: list(source.classnames) for source in SETS.values()}
     lists |= {"digits": list(DIGITS), "eurosat": list(EUROSAT), "intel": list(INTEL), "pacs": list(PACS)}
@@ -47,7 +47,7 @@ def class_lists() -> dict[str, list[str]]:
 
 
 def registered_names() -> dict[str, str]:
-    """Names in Dassl's registry by data set, from the configs."""
+    """Return names in Dassl's registry by data set, from the configs."""
     configs = (FOLDER.parents[1] / "configs" / "datasets").glob("*.yaml")
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"] for path in configs}
 
@@ -63,14 +63,14 @@ def descriptions(stem: str) -> Descriptions:
 
 
 @pytest.mark.parametrize("stem", sorted(set(class_lists()) & set(described_datasets())))
-def test_every_class_of_the_data_set_is_covered_and_no_other(stem: str) -> None:
+def test_described_classes_are_those_of_the_dataset(stem: str) -> None:
     expected = {class_key(name) for name in class_lists()[stem]}
-    described = {class_key(name) for name in names_on_file(stem)}
+    described = {class_key(name) for name in names_in_file(stem)}
     assert (expected - described, described - expected) == (set(), set())
 
 
 @pytest.mark.parametrize(("stem", "registered"), sorted(registered_names().items()))
-def test_every_data_set_but_imagenets_and_ones_own_has_descriptions(stem: str, registered: str) -> None:
+def test_descriptions_exist_for_all_datasets_but_imagenet_and_folder(stem: str, registered: str) -> None:
     if stem == "folder" or stem.startswith("imagenet"):
         with pytest.raises(UserError, match=r"scripts/describe\.sh"):
             dataset_descriptions(registered)
@@ -78,32 +78,32 @@ def test_every_data_set_but_imagenets_and_ones_own_has_descriptions(stem: str, r
         assert dataset_descriptions(registered) == load_descriptions(FOLDER / f"{stem}.json")
 
 
-def test_each_class_has_enough_sentences(descriptions: Descriptions) -> None:
+def test_classes_have_enough_sentences(descriptions: Descriptions) -> None:
     least = 5 if len(descriptions) <= FEW else 3
     assert {name: len(sentences) for name, sentences in descriptions.items() if len(sentences) < least} == {}
 
 
 @pytest.fixture(scope="module")
 def sentences(descriptions: Descriptions) -> list[tuple[str, str]]:
-    """Class name and sentence, for each sentence."""
+    """Pairs of class name and sentence."""
     return [(name, sentence) for name, class_sentences in descriptions.items() for sentence in class_sentences]
 
 
-def test_no_sentence_stands_there_twice(sentences: list[tuple[str, str]]) -> None:
+def test_sentences_are_unique(sentences: list[tuple[str, str]]) -> None:
     counts = Counter(class_key(sentence).rstrip(".") for _, sentence in sentences)
     assert [sentence for sentence, times in counts.items() if times > 1] == []
 
 
-def test_sentences_are_not_one_pattern_with_other_names(sentences: list[tuple[str, str]]) -> None:
+def test_sentences_are_not_templates(sentences: list[tuple[str, str]]) -> None:
     patterns = Counter(class_key(sentence).replace(name, "{}") for name, sentence in sentences)
     assert [pattern for pattern, times in patterns.items() if times > 2] == []
 
 
-def test_each_sentence_names_its_class(sentences: list[tuple[str, str]]) -> None:
+def test_sentences_name_their_class(sentences: list[tuple[str, str]]) -> None:
     assert [sentence for name, sentence in sentences if not names_class(sentence, name)] == []
 
 
-def test_each_sentence_fits_and_says_something(sentences: list[tuple[str, str]]) -> None:
+def test_sentences_have_suitable_length_and_form(sentences: list[tuple[str, str]]) -> None:
     assert [s for _, s in sentences if num_tokens(s) > MAX_TOKENS] == []
     assert [s for n, s in sentences if len(s.split()) - len(plain_name(n).split()) < FEWEST_WORDS] == []
     assert [s for _, s in sentences if s != " ".join(s.split()) or not s.endswith(".") or not s[0].isupper()] == []

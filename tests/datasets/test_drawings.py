@@ -14,7 +14,7 @@ from tests.datasets.data_roots import config
 
 
 @pytest.mark.parametrize(("kind", "classes"), [(Icons, 80), (Emoji, 129)])
-def test_drawings_are_read_with_their_declared_classes(tmp_path: Path, kind: type[Drawings], classes: int) -> None:
+def test_drawings_have_declared_classes(tmp_path: Path, kind: type[Drawings], classes: int) -> None:
     name = kind.dataset_dir
     with pytest.raises(UserError, match=f"bash scripts/data.sh {name}"):
         kind(config(tmp_path))
@@ -28,7 +28,7 @@ def test_drawings_are_read_with_their_declared_classes(tmp_path: Path, kind: typ
     assert data.train_u[0].classname == data.classnames[data.train_u[0].label]
 
 
-def test_data_script_makes_what_is_missing_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_script_makes_missing_data_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["digits", "digits", "list", "--data", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("digits: made at") and lines[1].startswith("digits: is at")

@@ -1,4 +1,4 @@
-"""A user's own images and class names."""
+"""Images and class names of a user."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Two cats, one of them twice, a dog, and two files that are no images."""
-    folder = tmp_path / "own"
+    """Folder of two cats, a duplicate, a dog, and two files that are not images."""
+    folder = tmp_path / "photos"
     write_image(folder / "Tabby-Cat" / "2019" / "a.jpg", 0)
     write_image(folder / "tabby_cat" / "b.png", 1)
     shutil.copy(folder / "tabby_cat" / "b.png", folder / "tabby_cat" / "copy of b.png")
@@ -41,7 +41,7 @@ def load(images: Path | str, classes: str = "tabby cat, dog", **options: Any) ->
     return Folder(SimpleNamespace(DATASET=cfg.DATASET, OUTPUT_DIR=str(Path(images).parent / "out")))
 
 
-def test_all_images_are_predicted_and_each_content_is_learned_from_once(pictures: Path) -> None:
+def test_duplicates_are_predicted_but_not_trained_on(pictures: Path) -> None:
     data = load(pictures)
     assert data.classnames == ["tabby cat", "dog"] and data.num_classes == 2
     assert [Path(item.impath).name for item in data.test] == ["a.jpg", "c.webp", "b.png", "copy of b.png"]
@@ -51,7 +51,7 @@ def test_all_images_are_predicted_and_each_content_is_learned_from_once(pictures
     assert data.content_hashes.keys() == {item.impath for item in data.test}
 
 
-def test_skipped_files_are_listed_with_the_reason(pictures: Path) -> None:
+def test_skipped_files_are_listed_with_reasons(pictures: Path) -> None:
     load(pictures)
     path = pictures.parent / "out" / "skipped.csv"
     rows = list(csv.reader(path.open()))
@@ -66,13 +66,13 @@ def test_skipped_files_are_listed_with_the_reason(pictures: Path) -> None:
     assert not path.exists()
 
 
-def test_folders_give_labels_for_the_evaluation(pictures: Path) -> None:
+def test_folder_names_give_labels(pictures: Path) -> None:
     data = load(pictures, LABELS_FROM_FOLDERS=True)
     assert [item.label for item in data.test] == [0, 1, 0, 0]
     assert [item.classname for item in data.test] == ["tabby cat", "dog", "tabby cat", "tabby cat"]
 
 
-def test_folders_that_give_no_label(pictures: Path) -> None:
+def test_folders_that_match_no_class(pictures: Path) -> None:
     with pytest.raises(UserError, match="folder 'dog' is no class; did you mean 'dogs'"):
         load(pictures, "tabby cat, dogs", LABELS_FROM_FOLDERS=True)
     write_image(pictures / "flat.png", 3)
@@ -80,7 +80,7 @@ def test_folders_that_give_no_label(pictures: Path) -> None:
         load(pictures, LABELS_FROM_FOLDERS=True)
 
 
-def test_mistakes_name_what_was_given(pictures: Path, tmp_path: Path) -> None:
+def test_wrong_images_or_classes_are_named(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"no image")
@@ -96,7 +96,7 @@ def test_mistakes_name_what_was_given(pictures: Path, tmp_path: Path) -> None:
         load(pictures, SUBSAMPLE_CLASSES="base")
 
 
-def test_a_file_of_classes_with_descriptions(tmp_path: Path, pictures: Path) -> None:
+def test_class_file_with_descriptions(tmp_path: Path, pictures: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_bytes("\ufefftabby cat\tA tabby cat with stripes.\tA tabby cat, grey.\r\n\r\n  dog \r\n".encode())
     classes = read_classes(str(path))
@@ -114,25 +114,27 @@ TWICE = (b"cat\ncat\n", b"cat | tom\nTom\n", b"cat | tom\ndog | CAT\n", b"cat | 
 
 
 @pytest.mark.parametrize("content", [*EMPTY, *TWICE, *CONTROLS, *TOO_LONG, b"\xff\xfe\x00c"])
-def test_a_bad_file_of_classes_is_named(content: bytes, tmp_path: Path) -> None:
+def test_invalid_class_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "names").write_bytes(content)
     with pytest.raises(UserError, match="names"):
         read_classes(str(tmp_path / "names"))
 
 
-def test_a_class_with_synonyms_goes_by_its_first_name(pictures: Path, tmp_path: Path) -> None:
+def test_first_synonym_is_the_class_name(pictures: Path, tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("feline | tabby_cat|  striped cat\tA cat.\ndog\n")
     data = load(pictures, str(path), LABELS_FROM_FOLDERS=True)
     assert data.classnames == ["feline", "dog"] and data.synonyms == {"feline": ("tabby_cat", "striped cat")}
     assert data.descriptions == {"feline": ["A cat."]}
     assert [item.classname for item in data.test] == ["feline", "dog", "feline", "feline"]
-    assert len(read_classes(", ".join(f"class {i}" for i in range(5000))).names) == 5000  # and no path
+    assert (
+        len(read_classes(", ".join(f"class {i}" for i in range(5000))).names) == 5000
+    )  # a long list is not taken for a path
     assert read_classes("feline | tabby_cat | striped cat, dog") == Classes(data.classnames, data.synonyms)
     assert given_classes({"feline|tabby_cat|striped cat": ["A cat."], "dog": []}) == data.classes
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_classes_are_read_again(tmp_path: Path) -> None:
     classes = Classes(["a b", "c", "<i>"], {"c": ("d", "e f")}, {"a b": ["One.", "Two\nlines."], "c": ["Three."]})
     write_classes(tmp_path / "names", classes)
     assert read_classes(str(tmp_path / "names")) == Classes(
@@ -141,6 +143,6 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "a | two\u2028lines", "\x1b[31mred"])
-def test_a_name_is_one_line(name: str) -> None:
-    with pytest.raises(UserError, match="has a tab or a line break"):
+def test_class_names_are_single_lines(name: str) -> None:
+    with pytest.raises(UserError, match="tab or a line break"):
         given_classes(["dog", name])

@@ -1,4 +1,4 @@
-"""ImageNet and the sets that test it, in small roots of CoOp's layout."""
+"""ImageNet and its test sets, in small data roots of CoOp's layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_imagenet(root: Path) -> list[str]:
     return list(names.values())
 
 
-def test_imagenet_is_tested_on_its_validation_part(tmp_path: Path) -> None:
+def test_imagenet_is_tested_on_validation_images(tmp_path: Path) -> None:
     names = make_imagenet(tmp_path)
     data = load("ImageNet", tmp_path)
     assert data.classnames == names and names.count("missile") == 2
@@ -28,7 +28,7 @@ def test_imagenet_is_tested_on_its_validation_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FAMILY[1:], ids=lambda kind: kind.name)
-def test_sets_that_test_imagenet_borrow_its_names(tmp_path: Path, kind: type) -> None:
+def test_test_sets_use_names_of_imagenet(tmp_path: Path, kind: type) -> None:
     names = synsets(tmp_path)
     tested_names = dict(list(names.items())[1:4]) if kind.name in ("imagenet_a", "imagenet_r") else names
     folders = [str(i) for i in range(len(names))] if kind.name == "imagenetv2" else list(tested_names)
@@ -41,7 +41,7 @@ def test_sets_that_test_imagenet_borrow_its_names(tmp_path: Path, kind: type) ->
     assert [item.label for item in data.test[::2]] == list(range(len(tested_names)))
 
 
-def test_imagenets_mistakes(tmp_path: Path) -> None:
+def test_missing_or_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"classnames[.]txt"):
         load("ImageNet", tmp_path)
     make_imagenet(tmp_path)

@@ -1,4 +1,4 @@
-"""Intel's scenes and PACS: every layout that is accepted, mistakes, and the real images where they are."""
+"""Intel's scenes and PACS: accepted layouts and mistakes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def domain_of(root: Path, **options: Any) -> Any:
 
 
 def parts_of(data: Any) -> list[list[str]]:
-    """Class folder and file of each image of train, val and test."""
+    """Return class folder and file of the images of train, val and test."""
     return [["/".join(Path(i.impath).parts[-2:]) for i in items] for items in (data.train_x, data.val or [], data.test)]
 
 
@@ -39,8 +39,8 @@ def write_lists(folder: Path, lines: dict[str, Sequence[str]]) -> None:
         (folder / f"photo_{part}_kfold.txt").write_text("".join(f"{row}\n" for row in rows))
 
 
-def apart() -> dict[str, list[str]]:
-    """Lists whose test has images of its own."""
+def separate_lists() -> dict[str, list[str]]:
+    """Return lists whose parts are disjoint."""
     return {
         part: [f"{path.format(name)} {i}" for i, name in enumerate(pacs.CLASSNAMES, 1)] for part, path in SPLIT.items()
     }
@@ -60,7 +60,7 @@ def apart() -> dict[str, list[str]]:
         ("intel_scenes/train", "intel_scenes/test"),
     ],
 )
-def test_layouts_of_the_scenes(tmp_path: Path, train: str, test: str) -> None:
+def test_layouts_of_intel(tmp_path: Path, train: str, test: str) -> None:
     in_folders(tmp_path / train, intel.CLASSNAMES, 3)
     in_folders(tmp_path / test, intel.CLASSNAMES, 2)
     touch(tmp_path / Path(train).parts[0] / "seg_pred" / "seg_pred" / "10004.jpg")
@@ -71,15 +71,15 @@ def test_layouts_of_the_scenes(tmp_path: Path, train: str, test: str) -> None:
         assert item.classname == Path(item.impath).parent.name == data.classnames[item.label]
 
 
-def test_a_folder_without_both_parts_does_not_hide_one_that_has_them(tmp_path: Path) -> None:
+def test_incomplete_folder_does_not_hide_a_complete_one(tmp_path: Path) -> None:
     (tmp_path / "intel" / "seg_train").mkdir(parents=True)
     for part in ("train", "test"):
         in_folders(tmp_path / "intel_scenes" / part, intel.CLASSNAMES, 1)
     assert Path(scenes(tmp_path).dataset_dir).name == "intel_scenes"
 
 
-def test_which_scenes_are_unlabeled_and_what_they_are_called_does_not_depend_on_labels(tmp_path: Path) -> None:
-    """All training images of one class, or shuffled over the classes: classes and unlabeled images stay."""
+def test_classes_and_unlabeled_images_do_not_depend_on_labels(tmp_path: Path) -> None:
+    """Training images of one class, or of all classes."""
     in_folders(tmp_path / "a" / "intel" / "train", ["sea"], 6)
     for i, name in enumerate(intel.CLASSNAMES):
         touch(tmp_path / "b" / "intel" / "train" / name / f"image_{i:04d}.jpg")
@@ -94,7 +94,7 @@ def test_which_scenes_are_unlabeled_and_what_they_are_called_does_not_depend_on_
 @pytest.mark.parametrize(
     ("load", "folders"), [(scenes, ("intel/train", "intel/test")), (domain_of, ("pacs/photo", "pacs/cartoon"))]
 )
-def test_folders_that_are_missing_empty_or_of_no_class(
+def test_missing_empty_or_unknown_folders_are_named(
     tmp_path: Path, load: Callable[[Path], Any], folders: tuple[str, str]
 ) -> None:
     first, second = folders
@@ -116,14 +116,14 @@ def test_folders_that_are_missing_empty_or_of_no_class(
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with ten photos of each class."""
+    """Data root with ten photos of each class."""
     root = tmp_path_factory.mktemp("photos")
     in_folders(root / "pacs" / "photo", pacs.CLASSNAMES, 10)
     return root
 
 
 @pytest.mark.parametrize("subfolder", ["PACS", "PACS/kfold", "pacs/images", "pacs_data", "pacs/pacs_data"])
-def test_every_layout_of_a_domain_has_one_split(tmp_path: Path, photos: Path, subfolder: str) -> None:
+def test_layouts_of_a_domain_have_the_same_split(tmp_path: Path, photos: Path, subfolder: str) -> None:
     (tmp_path / subfolder).mkdir(parents=True)
     shutil.copytree(photos / "pacs" / "photo", tmp_path / subfolder / "photo")
     data = domain_of(tmp_path)
@@ -135,7 +135,7 @@ def test_every_layout_of_a_domain_has_one_split(tmp_path: Path, photos: Path, su
 
 
 @pytest.mark.parametrize(
-    ("written", "domain", "template"),
+    ("key", "domain", "template"),
     [
         ("photo", "photo", "a photo of a {}."),
         ("art_painting", "art_painting", "an art painting of a {}."),
@@ -145,10 +145,10 @@ def test_every_layout_of_a_domain_has_one_split(tmp_path: Path, photos: Path, su
         ("sketch", "sketch", "a sketch of a {}."),
     ],
 )
-def test_one_key_chooses_the_domain(tmp_path: Path, written: str, domain: str, template: str) -> None:
+def test_key_selects_domain(tmp_path: Path, key: str, domain: str, template: str) -> None:
     for other in pacs.DOMAINS:
         in_folders(tmp_path / "pacs" / other, pacs.CLASSNAMES, 6)
-    data = domain_of(tmp_path, DOMAIN=written)
+    data = domain_of(tmp_path, DOMAIN=key)
     for item in (*data.train_u, *data.val, *data.test):
         assert Path(item.impath).parts[-3:-1] == (domain, data.classnames[item.label])
     assert data.templates[0] == template and data.title == f"PACS {domain}"
@@ -157,7 +157,7 @@ def test_one_key_chooses_the_domain(tmp_path: Path, written: str, domain: str, t
 @pytest.mark.parametrize(
     "options", [{"SOURCE_DOMAINS": ["photo"]}, {"TARGET_DOMAINS": ["photo"]}, {"DOMAIN": "cartoons"}, {"DOMAIN": ""}]
 )
-def test_one_domain_that_exists_is_chosen_by_one_key(photos: Path, options: dict[str, Any]) -> None:
+def test_unknown_domains_are_refused(photos: Path, options: dict[str, Any]) -> None:
     assert domain_of(photos).title == "PACS photo"
     with pytest.raises(UserError, match=rf"DATASET\.{next(iter(options))}"):
         domain_of(photos, **options)
@@ -167,17 +167,17 @@ def test_one_domain_that_exists_is_chosen_by_one_key(photos: Path, options: dict
 
 
 @pytest.mark.parametrize("subfolder", ["splits", "pacs_label", "images", "."])
-def test_lists_that_keep_the_test_apart_are_used(tmp_path: Path, subfolder: str) -> None:
+def test_disjoint_lists_are_used(tmp_path: Path, subfolder: str) -> None:
     in_folders(tmp_path / "pacs" / "images" / "photo", pacs.CLASSNAMES, 4)
-    write_lists(tmp_path / "pacs" / subfolder, apart())
+    write_lists(tmp_path / "pacs" / subfolder, separate_lists())
     train, val, test = parts_of(domain_of(tmp_path))
     for number, part in enumerate((train, val, test)):
         assert part == [f"{name}/image_{number:04d}.jpg" for name in pacs.CLASSNAMES]
 
 
-def test_lists_as_published_test_on_everything_so_the_domain_is_split(tmp_path: Path, photos: Path) -> None:
+def test_overlapping_lists_are_replaced_by_a_split(tmp_path: Path, photos: Path) -> None:
     shutil.copytree(photos / "pacs" / "photo", tmp_path / "pacs" / "images" / "photo")
-    lines = apart()
+    lines = separate_lists()
     write_lists(tmp_path / "pacs" / "splits", {**lines, "test": [*lines["train"], *lines["crossval"]]})
     assert parts_of(domain_of(tmp_path)) == parts_of(domain_of(photos))
 
@@ -185,8 +185,8 @@ def test_lists_as_published_test_on_everything_so_the_domain_is_split(tmp_path: 
 @pytest.mark.parametrize(
     "line", ["photo/dog/image_0002.jpg 0", "photo/dog/image_0002.jpg", "photo/cat/a.jpg 1", "a 1 2"]
 )
-def test_lines_of_another_form(tmp_path: Path, line: str) -> None:
+def test_invalid_line_of_a_list_is_named(tmp_path: Path, line: str) -> None:
     in_folders(tmp_path / "pacs" / "photo", pacs.CLASSNAMES, 4)
-    write_lists(tmp_path / "pacs" / "splits", {**apart(), "test": [line]})
+    write_lists(tmp_path / "pacs" / "splits", {**separate_lists(), "test": [line]})
     with pytest.raises(UserError, match=rf"photo_test_kfold\.txt: '{line}'"):
         domain_of(tmp_path)

@@ -1,4 +1,4 @@
-"""Tiny files in the formats that torchvision reads, read through the adapter."""
+"""Data sets of torchvision, with tiny files in its formats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def md5(path: Path) -> str:
 
 
 def write_idx(folder: Path, compress: bool) -> np.ndarray:
-    """The four files of MNIST and Fashion-MNIST; returns the training images."""
+    """Write the four files of MNIST or Fashion-MNIST. Returns the training images."""
     folder.mkdir(parents=True)
     for part, stem in (("train", "train"), ("test", "t10k")):
         images = pixels(part, 28, 28)
@@ -68,7 +68,7 @@ def write_svhn(data: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     sums = {}
     for part in ("train", "test"):
         path = data / "svhn" / f"{part}_32x32.mat"
-        labels = np.array([[label or 10] for label in LABELS[part]])  # the files write 10 for zero
+        labels = np.array([[label or 10] for label in LABELS[part]])  # 10 stands for zero
         scipy.io.savemat(path, {"X": pixels(part, 32, 32, 3).transpose(1, 2, 3, 0), "y": labels})
         sums[part] = ["nowhere", path.name, md5(path)]
     monkeypatch.setattr(tv.SVHN, "split_list", sums)
@@ -93,7 +93,7 @@ def write_stl(data: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     [("CIFAR10", write_cifar), ("SVHN", write_svhn), ("STL10", write_stl)],
     ids=["CIFAR10", "SVHN", "STL10"],
 )
-def test_what_torchvision_reads_is_written_pixel_for_pixel(
+def test_images_are_written_once_with_exact_pixels(
     name: str, write: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = write(tmp_path, monkeypatch)
@@ -112,7 +112,7 @@ def test_what_torchvision_reads_is_written_pixel_for_pixel(
     "subfolder",
     ["fashion_mnist", "fashion_mnist/raw", "usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"],
 )
-def test_idx_files_wherever_they_were_unpacked(subfolder: str, compress: bool, tmp_path: Path) -> None:
+def test_locations_of_idx_files(subfolder: str, compress: bool, tmp_path: Path) -> None:
     images = write_idx(tmp_path / subfolder, compress)
     data = load("FashionMNIST", tmp_path)
     assert [item.classname for item in data.test] == ["ankle boot", "T-shirt", "sandal"]
@@ -120,7 +120,7 @@ def test_idx_files_wherever_they_were_unpacked(subfolder: str, compress: bool, t
     assert not any(data.classnames[item.label] in item.impath for item in data.train_u)
 
 
-def test_what_torchvision_downloads_of_mnist(tmp_path: Path) -> None:
+def test_mnist_as_downloaded_by_torchvision(tmp_path: Path) -> None:
     write_idx(tmp_path / "mnist" / "MNIST" / "raw", compress=False)
     assert len(load("MNIST", tmp_path).train_u) == len(LABELS["train"])
 
@@ -133,12 +133,12 @@ def test_damaged_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load("MNIST", tmp_path)
     write_cifar(tmp_path, monkeypatch)
     batch = tmp_path / "cifar10" / "cifar-10-batches-py" / "data_batch_1"
-    batch.write_bytes(batch.read_bytes() + b" ")  # not what the checksum says: it must not be unpickled
+    batch.write_bytes(batch.read_bytes() + b" ")  # a wrong checksum: it must not be unpickled
     with pytest.raises(UserError, match=r"cifar10: nothing at .*; run: bash scripts/data\.sh cifar10"):
         load("CIFAR10", tmp_path)
 
 
-def test_folders_by_class(tmp_path: Path) -> None:
+def test_class_folders(tmp_path: Path) -> None:
     image = Image.fromarray(pixels("train", 8, 8, 3)[0])
     for path in ("train/pickup_truck/a.png", "train/APPLE/b.png", "test/sweet pepper/sub/c.JPG"):
         (tmp_path / "cifar100" / path).parent.mkdir(parents=True)
@@ -153,7 +153,7 @@ def test_folders_by_class(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 100, 0])
 @pytest.mark.parametrize(("key", "part"), [("NUM_UNLABELED", "train_u"), ("NUM_TEST", "test")])
-def test_a_number_of_images_is_chosen_by_content_alone(tmp_path: Path, key: str, part: str, count: int) -> None:
+def test_subset_is_selected_by_content_hash(tmp_path: Path, key: str, part: str, count: int) -> None:
     write_idx(tmp_path / "mnist", compress=True)
     full, some = load("MNIST", tmp_path), load("MNIST", tmp_path, **{key: count})
     for name in ("train_x", "train_u", "test"):
@@ -167,7 +167,7 @@ def test_a_number_of_images_is_chosen_by_content_alone(tmp_path: Path, key: str,
         load("MNIST", tmp_path, **{key: -1})
 
 
-def test_a_plugins_config_without_our_keys_is_enough(tmp_path: Path) -> None:
+def test_config_without_keys_of_the_project(tmp_path: Path) -> None:
     write_idx(tmp_path / "mnist", compress=True)
     cfg = SimpleNamespace(DATASET=SimpleNamespace(ROOT=str(tmp_path), NUM_SHOTS=-1, SUBSAMPLE_CLASSES="all"))
     assert len(DATASET_REGISTRY.get("MNIST")(cfg).train_u) == len(LABELS["train"])
