@@ -18,17 +18,6 @@ from scripts.comparing.tables import BLOCK, PAGE, blocks_of, fill_page
 from scripts.launch import ROOT
 from tests.markdown import table_rows
 
-FORKS = """
-| data set   | backbone   | change        |   accuracy % |
-|------------|------------|---------------|--------------|
-| PAIR       | tiny       | full          |         71.5 |
-| PAIR       | tiny       | surest 30 %   |         72.1 |
-| PAIR       | tiny       | constant rate |         72.3 |
-
-| shares     | first wrong labels that both give   | last wrong labels that both give   | alone   | alone, right in the end   | among wrong ones   | among wrong ones, right in the end   |
-|------------|-------------------------------------|------------------------------------|---------|---------------------------|--------------------|--------------------------------------|
-| PAIR, tiny | 0.75                                | 0.83                               | 0.77    | -                         | 0.23               | 0.14                                 |
-"""  # noqa: E501
 LIST = ROOT / "docs" / "benchmark.jsonl"
 DETERMINISTIC = ("zero-shot",)
 ROLES = ("development", "confirmation")

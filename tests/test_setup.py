@@ -28,8 +28,8 @@ def source_command(tmp_path: Path) -> list[str]:
     (binaries / "python").write_text(f"#!/bin/sh\necho {tmp_path}\n")  # the prefix, and the state of the environment
     (binaries / "python").chmod(0o755)
     (tmp_path / ".coft-ready-project").write_text(f"{tmp_path}\n")
-    words = f"cd {project}; export VIRTUAL_ENV=x PATH={binaries}:$PATH CDPATH={tmp_path / 'other'}"
-    return ["bash", "-c", f"{words}; source scripts/setup.sh; pwd; [ -e /dev/fd/9 ] && echo held; true"]
+    prepare = f"cd {project}; export VIRTUAL_ENV=x PATH={binaries}:$PATH CDPATH={tmp_path / 'other'}"
+    return ["bash", "-c", f"{prepare}; source scripts/setup.sh; pwd; [ -e /dev/fd/9 ] && echo held; true"]
 
 
 def test_cdpath_does_not_change_project_folder(source_command: list[str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pages of docs/howto: all that they say is done in one copy of the project, and works."""
+"""The pages of docs/howto: their files are written and their commands run in a copy of the project."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.golden.runs import write_data
 
 HOWTO = sorted((DOCS / "howto").glob("add-*.md"))
 NEEDED = ("coft", "datasets", "trainers", "configs", "scripts", "weights/embedded.pt", "train.py")
-WITHOUT = ("add-a-dataset", "use-a-model")  # a script that runs by itself
-LONGEST = 30  # lines of code that an extension takes, in all its files
+WITHOUT = ("add-a-dataset", "use-a-model")  # pages without an independent script
+LONGEST = 30  # most lines of code of an extension
 SHORT = {"DATALOADER.NUM_WORKERS": 0, "DATASET.NUM_UNLABELED": 40, "TRAIN.EVAL_FREQ": 0}
 SHORT_COFT = {"PHASE1.EPOCHS": 1, "PHASE1.MIN_STEPS": 2, "SEEDS_PER_CLASS": 1, "LABEL_VIEWS": 1, "PHASE2.EPOCHS": 1}
 
 
 def follow(page: Path, project: Path) -> list[str]:
-    """Write the files of a page, and append what is to be appended.
+    """Write the files of a page, and append to existing files.
 
     Returns:
-        Its scripts: Python that belongs to no file.
+        Python code that belongs to no file.
     """
     scripts = []
     for block in blocks(page):
@@ -50,7 +50,7 @@ def follow(page: Path, project: Path) -> list[str]:
 
 
 def write_signs(root: Path) -> None:
-    """Images as add-a-dataset.md says that they lie."""
+    """Write images in the layout of add-a-dataset.md."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 8), ("test", 4)):
         for label, name in enumerate(("stop sign", "yield sign", "no entry sign")):
@@ -62,7 +62,7 @@ def write_signs(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what runs, whose environment is ready, after all pages were followed."""
+    """Copy of the project with a ready environment, after all pages were followed."""
     project = tmp_path_factory.mktemp("howto") / "project"
     for name in NEEDED:
         source, target = ROOT / name, project / name
@@ -71,7 +71,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             target.symlink_to(source)
-    recorder = project.with_name("python")  # says what it was asked for
+    recorder = project.with_name("python")  # prints its arguments
     recorder.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     recorder.chmod(0o755)
     (project / "scripts" / "setup.sh").write_text(f'cd "$(dirname "$0")/.."; PYTHON={recorder}\n')
@@ -92,15 +92,15 @@ def call(arguments: list[str], project: Path) -> str:
 
 
 def run(command: str, project: Path) -> str:
-    """Run a command of a page, shortened; what its script asks Python for is done by a forked one."""
-    asked = subprocess.run(
+    """Run a shortened command of a page; the Python call of its script is done by a forked process."""
+    recorded = subprocess.run(
         ["bash", "-c", shortened(command)], cwd=project, text=True, capture_output=True, timeout=60, check=True
     )
-    return call(asked.stdout.splitlines(), project)
+    return call(recorded.stdout.splitlines(), project)
 
 
 def shortened(command: str) -> str:
-    """A command of a page, with settings that make it short."""
+    """Return a command of a page with settings of a short run."""
     of_coft = SHORT_COFT if "/coft.sh" in command else {}
     pairs = SHORT | {f"TRAINER.COFT.{key}": value for key, value in of_coft.items()}
     return " ".join([command, "--verbose", *(f"{key} {value}" for key, value in pairs.items() if key not in command)])
@@ -117,34 +117,34 @@ def summaries(project: Path, *parts: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("page", [page for page in HOWTO if page.stem not in WITHOUT], ids=lambda page: page.stem)
-def test_scripts_that_need_no_trainer(project: Path, page: Path) -> None:
+def test_scripts_run(project: Path, page: Path) -> None:
     scripts = sorted(project.glob(f"{page.stem}_*.py"))
     assert scripts
     for path in scripts:
         assert call([path.name], project).strip()
 
 
-def test_a_data_set(project: Path) -> None:
+def test_add_a_dataset(project: Path) -> None:
     zeroshot, coft = commands(DOCS / "howto" / "add-a-dataset.md")
     assert "a photo of a {}." in run(zeroshot, project)
     assert "after Phase II" in run(coft, project)
-    found = summaries(project, "signs")
-    assert sorted(summary["trainer"] for summary in found) == ["CoFT", "ZeroshotCLIP"]
-    assert {summary["dataset"] for summary in found} == {"Signs"}
+    runs = summaries(project, "signs")
+    assert sorted(summary["trainer"] for summary in runs) == ["CoFT", "ZeroshotCLIP"]
+    assert {summary["dataset"] for summary in runs} == {"Signs"}
 
 
-def test_a_rival(project: Path) -> None:
+def test_add_a_rival(project: Path) -> None:
     for command in commands(DOCS / "howto" / "add-a-rival.md"):
         assert "accuracy" in run(command, project)
     runs = summaries(project, "digits", "Probe")
     assert len(runs) == 2 and min(summary["results"]["accuracy_test"] for summary in runs) > 80
     assert all(summary["labels_used"] == 0 and summary["unlabeled"] == "training images" for summary in runs)
     heads = {path.read_bytes() for path in (project / "output" / "digits" / "Probe").rglob("model.safetensors")}
-    assert len(heads) == 2  # epochs train
+    assert len(heads) == 2  # the number of epochs has an effect
 
 
-def test_values_of_settings(project: Path) -> None:
-    """The commands of three pages, as one: each sets a key."""
+def test_new_values_of_settings(project: Path) -> None:
+    """The commands of three pages, combined; each sets one key."""
     pages = ("add-a-filter", "add-a-light-module", "add-a-way-to-label")
     settings = [re.fullmatch(r"bash scripts/coft.sh digits (.+)", only_command(page)) for page in pages]
     command = " ".join(["bash scripts/coft.sh digits", *(match[1] for match in settings if match)])
@@ -156,7 +156,7 @@ def test_values_of_settings(project: Path) -> None:
 
 
 @pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.stem)
-def test_an_extension_is_short(page: Path) -> None:
+def test_extensions_are_short(page: Path) -> None:
     code = [block.code for block in blocks(page) if NEW_FILE.search(block.before) or AT_END.search(block.before)]
     lines = [line for text in code for line in text.splitlines() if line.strip() and '"""' not in line]
     assert len(lines) <= (2 * LONGEST if page.stem == "add-a-rival" else LONGEST)

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, offline, with the images and the CLIP that are shipped."""
+"""The notebook runs offline, with the embedded images and CLIP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.docs.pages import DOCS
 
 NOTEBOOK = DOCS / "notebook.ipynb"
-SHORTER = {
+SHORT = {
     "phase1__epochs=3": "phase1__epochs=1, phase1__min_steps=4, label_views=1",
     "phase2__epochs=3": "phase2__epochs=1",
     "[:300]": "[:120]",
@@ -20,7 +20,7 @@ SHORTER = {
 
 
 @pytest.mark.slow
-def test_it_runs_and_labels_nearly_all(
+def test_notebook_runs_and_labels_most_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
@@ -28,12 +28,12 @@ def test_it_runs_and_labels_nearly_all(
     assert len(code) >= 6
     monkeypatch.chdir(tmp_path)
     text = "\n".join(code)
-    for whole, part in SHORTER.items():
-        assert whole in text
-        text = text.replace(whole, part)
+    for original, short in SHORT.items():
+        assert original in text
+        text = text.replace(original, short)
     exec(text, {})
-    said = dict(re.findall(r"^(.+): (\d+\.\d)%$", capsys.readouterr().out, re.MULTILINE))
-    assert set(said) == {"estimated accuracy", "in fact right", "of 200 new images right"}
-    assert min(float(share) for share in said.values()) > 90
-    assert abs(float(said["estimated accuracy"]) - float(said["in fact right"])) <= 5
+    shares = dict(re.findall(r"^(.+): (\d+\.\d)%$", capsys.readouterr().out, re.MULTILINE))
+    assert set(shares) == {"estimated accuracy", "in fact right", "of 200 new images right"}
+    assert min(float(share) for share in shares.values()) > 90
+    assert abs(float(shares["estimated accuracy"]) - float(shares["in fact right"])) <= 5
     assert (tmp_path / "digits-run" / "model" / "model.safetensors").is_file()

@@ -1,4 +1,4 @@
-"""What the pages point to is there: links, anchors, names in the code, files, commands, flags, keys, numbers."""
+"""References of the pages exist: links, anchors, names in the code, files, commands, flags, keys."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ TRAINER = re.compile(r"scripts/launch\.py (\w+)")
 PRESETS = ROOT / "configs" / "trainers" / "CoFT" / "as_printed.yaml"
 
 
-def named(page: Path) -> str:
+def page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-pages = pytest.mark.parametrize("page", PAGES, ids=named)
-current_pages = pytest.mark.parametrize("page", CURRENT, ids=named)
+pages = pytest.mark.parametrize("page", PAGES, ids=page_name)
+current_pages = pytest.mark.parametrize("page", CURRENT, ids=page_name)
 
 
-def added_by(page: Path) -> set[str]:
-    """Files that readers of a page write themselves."""
+def files_added_by(page: Path) -> set[str]:
+    """Return the files that a page tells its readers to write."""
     return set(NEW_FILE.findall(page.read_text(encoding="utf-8")))
 
 
 @pages
-def test_links_lead_somewhere(page: Path) -> None:
+def test_link_targets_exist(page: Path) -> None:
     for path, anchor in links(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), path
@@ -43,7 +43,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @current_pages
-def test_names_are_in_the_files_that_they_link_to(page: Path) -> None:
+def test_linked_names_are_defined_in_their_files(page: Path) -> None:
     for name, path in re.findall(r"\[`([\w.]+)`\]\(([^)#]+\.py)\)", prose(page)):
         code = (page.parent / path).read_text(encoding="utf-8")
         for part in name.split("."):
@@ -51,14 +51,14 @@ def test_names_are_in_the_files_that_they_link_to(page: Path) -> None:
 
 
 @current_pages
-def test_files_that_are_named_exist(page: Path) -> None:
+def test_mentioned_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    mentioned = {*FILE.findall(prose(page)), *SCRIPT.findall(text)} - added_by(page)
+    mentioned = {*FILE.findall(prose(page)), *SCRIPT.findall(text)} - files_added_by(page)
     assert not [path for path in mentioned if not (ROOT / path).exists()]
 
 
 @current_pages
-def test_commands_name_flags_that_exist(page: Path) -> None:
+def test_flags_of_commands_exist(page: Path) -> None:
     sources = [
         *(ROOT / "scripts").rglob("*.py"),
         *(ROOT / "coft" / "inference").rglob("*.py"),
@@ -67,23 +67,18 @@ def test_commands_name_flags_that_exist(page: Path) -> None:
     ]
     known = set(re.findall(r'"(--[a-z0-9-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
     known |= {"--scaling", "--pool", "--photo", "--growth", "--predict", "--geometry"}  # of bench.sh
-    known |= {
-        "--help",
-        "--dassl",
-        "--pdb",
-        "--out",
-        *("--standalone", "--nproc-per-node", "--rdzv-backend"),
-    }  # torchrun's
+    known |= {"--help", "--dassl", "--pdb", "--out"}
+    known |= {"--standalone", "--nproc-per-node", "--rdzv-backend"}  # of torchrun
     for command in commands(page):
         if "scripts/" in command or "train.py" in command or "tests." in command:
             assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", command)) <= known, command
 
 
 @current_pages
-def test_commands_of_trainers_can_be_parsed(page: Path) -> None:
+def test_trainer_commands_can_be_parsed(page: Path) -> None:
     for command in commands(page):
         match = re.match(r"bash (scripts/\w+\.sh)((?: [\w./,:@-]+)*)$", command)
-        if match is None or match[1] in added_by(page):
+        if match is None or match[1] in files_added_by(page):
             continue
         trainer = TRAINER.search((ROOT / match[1]).read_text(encoding="utf-8"))
         if trainer:
@@ -92,7 +87,7 @@ def test_commands_of_trainers_can_be_parsed(page: Path) -> None:
 
 
 @current_pages
-def test_keys_that_are_named_exist(page: Path) -> None:
+def test_mentioned_keys_exist(page: Path) -> None:
     cfg = get_cfg_default()
     extend_cfg(cfg)
     known = set(flatten(cfg))
@@ -105,7 +100,7 @@ def test_keys_that_are_named_exist(page: Path) -> None:
             assert name in known, name
 
 
-def test_the_method_page_has_every_doubt_of_the_preset() -> None:
+def test_method_page_lists_all_keys_of_preset() -> None:
     section = (DOCS / "method.md").read_text(encoding="utf-8").partition("## Doubts about the paper")[2]
     table = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")][2:]
     listed = [re.findall(r"`([A-Z0-9_.]+)`", line)[-1] for line in table]

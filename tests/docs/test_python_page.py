@@ -1,4 +1,4 @@
-"""The code of docs/howto/python.md runs as it stands, with a tiny backbone and short phases."""
+"""The code of docs/howto/python.md runs, with a tiny backbone and short phases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import draw
 from tests.docs.pages import DOCS, blocks
 
 
-def test_its_code_runs(
+def test_code_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "photos").mkdir()
@@ -30,19 +30,19 @@ def test_its_code_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
-    asked: list[dict[str, Any]] = []
-    whole = coft.adapt
+    calls: list[dict[str, Any]] = []
+    adapt = coft.adapt
 
-    def short(images: Any, classes: Any, backbone: str = "photo", *args: Any, **settings: Any) -> coft.Adapted:
-        asked.append({"backbone": backbone, **settings})
-        return whole(images, classes, str(checkpoints["resnet"]), *args, **(settings | SHORT))
+    def adapt_briefly(images: Any, classes: Any, backbone: str = "photo", *args: Any, **settings: Any) -> coft.Adapted:
+        calls.append({"backbone": backbone, **settings})
+        return adapt(images, classes, str(checkpoints["resnet"]), *args, **(settings | SHORT))
 
-    monkeypatch.setattr(coft, "adapt", short)
-    monkeypatch.setattr(classifier, "adapt", short)
+    monkeypatch.setattr(coft, "adapt", adapt_briefly)
+    monkeypatch.setattr(classifier, "adapt", adapt_briefly)
     code = [block.code for block in blocks(DOCS / "howto" / "python.md") if block.kind == "python"]
     exec("\n".join(code), {})
-    assert [call["backbone"] for call in asked] == ["photo", "photo"]
-    assert all(call["phase1__epochs"] == 5 for call in asked)
+    assert [call["backbone"] for call in calls] == ["photo", "photo"]
+    assert all(call["phase1__epochs"] == 5 for call in calls)
     assert (tmp_path / "adapted" / "model" / "model.safetensors").is_file()
     assert (tmp_path / "adapted" / "report.html").is_file() and (tmp_path / "exported" / "head.safetensors").is_file()
     assert "p_clean" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The pages make a site, with the Python API from docstrings."""
+"""The site: pages, the Python API from docstrings, and the settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.docs.pages import DOCS, ROOT
 from trainers.sections import declared
 
 
-def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
+def test_site_is_built_without_warnings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
@@ -24,11 +24,13 @@ def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     assert declared() and all(f"<code>{name}</code>" in settings for name in declared())
 
 
-def test_every_page_is_in_its_navigation() -> None:
+def test_all_pages_are_in_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    named = [page for section in yaml.safe_load(text)["nav"] for entry in section.values() for page in leaves(entry)]
-    assert sorted(named) == sorted([*pages, "settings.md"])  # which the hook writes
+    in_navigation = [
+        page for section in yaml.safe_load(text)["nav"] for entry in section.values() for page in leaves(entry)
+    ]
+    assert sorted(in_navigation) == sorted([*pages, "settings.md"])  # written by the hook
 
 
 def leaves(entry: str | list[dict[str, str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What docs/howto/use-a-model.md shows in Python works."""
+"""The Python code of docs/howto/use-a-model.md runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.coft.inference.models import CLASSES, make_model
 from tests.docs.pages import DOCS, blocks
 
 
-def test_the_model_of_a_run_predicts_in_python(
+def test_code_predicts_with_model_of_a_run(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(make_model(checkpoints["resnet"]), tmp_path / "output" / "pets" / "model")

@@ -1,11 +1,7 @@
-"""Golden runs: every trainer for a few steps on digits, and what its weights and labels then are.
+"""Golden runs: every trainer for a few steps on digits, and a description of its weights and labels.
 
-Hashes say whether two runs are the same to the bit, norms whether they are the same but for rounding. Names of weights
-are no part of either: code may move, results may not.
-
-    python -m tests.golden                  # compare all runs with golden.json
-    python -m tests.golden --only CoFT      # those whose name has this in it
-    python -m tests.golden --write          # after a change of the method: write golden.json
+Hashes show whether two runs are bit-identical, norms whether they agree up to rounding. Names of weights are not
+compared.
 """
 
 from __future__ import annotations
@@ -27,7 +23,7 @@ from datasets.digits import write_digits
 from scripts import launch
 
 GOLDEN = Path(__file__).with_name("golden.json")
-RELATIVE = 1e-3  # of norms, on another machine than that of the golden file
+TOLERANCE = 1e-3  # relative tolerance of norms on another machine
 BACKBONES = ("embedded", "embedded-vit")
 TEST_IMAGES = 40
 COMMON = {
@@ -78,15 +74,15 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def cases() -> list[tuple[str, str]]:
-    """Every run on every backbone that knows drawings, and one of open_clip's kind, with frozen stages."""
+    """List all runs on both CLIPs of drawings, and one on an open_clip backbone with frozen stages."""
     return [*((name, backbone) for name in RUNS for backbone in BACKBONES), ("CoFT", "photo")]
 
 
 def write_data(root: Path) -> Path:
-    """Write digits, with fewer test images.
+    """Write digits with fewer test images.
 
     Returns:
-        The folder of all data sets.
+        The data root.
     """
     write_digits(root / "digits")
     path = root / "digits" / "split_digits.json"
@@ -95,34 +91,34 @@ def write_data(root: Path) -> Path:
     return root
 
 
-def do(name: str, backbone: str, data: Path, folder: Path) -> dict[str, Any]:
-    """Make a run and describe it.
+def run(name: str, backbone: str, data: Path, folder: Path) -> dict[str, Any]:
+    """Do a run and describe it.
 
     Args:
         name: A key of `RUNS`.
         backbone: One of `BACKBONES`, or "photo".
-        data: Folder of all data sets.
-        folder: Where the run writes.
+        data: Data root.
+        folder: Output folder.
     """
     trainer, settings = RUNS[name]
     settings = settings | ({"INPUT.SIZE": "(64, 64)", "TRAIN.GUARD": False} if backbone == "photo" else {})
-    words = [str(word) for pair in settings.items() for word in pair]
+    opts = [str(word) for pair in settings.items() for word in pair]
     shots = ["--shots", "1"] if trainer == "CoOp" else []
     flags = ["--backbone", backbone, "--seed", "1", "--data", str(data), "--output-dir", str(folder), *shots]
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # one a peer
+    torch.set_num_threads(2)  # one for each peer
     try:
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            code = launch.main([trainer, *flags, "digits", *words])
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            code = launch.main([trainer, *flags, "digits", *opts])
     finally:
         torch.set_num_threads(threads)
     if code:
-        raise AssertionError(f"{name}, {backbone}: exit code {code}\n{said.getvalue()[-2000:]}")
+        raise AssertionError(f"{name}, {backbone}: exit code {code}\n{output.getvalue()[-2000:]}")
     return describe(folder)
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What a run's weights, labels and accuracies are.
+    """Describe the weights, labels and accuracies of a run.
 
     Returns:
         "bits": hashes of weights and of pseudo_labels.csv; "numbers": norms of weights by model, accuracies.
@@ -132,7 +128,9 @@ def describe(folder: Path) -> dict[str, Any]:
     squares: dict[str, list[float]] = {}
     for key, tensor in tensors.items():
         squares.setdefault(key.split("/")[0], []).append(float(tensor.double().square().sum()))
-    norms = {f"norm of {model}": math.fsum(values) ** 0.5 for model, values in squares.items()}  # in no order
+    norms = {
+        f"norm of {model}": math.fsum(values) ** 0.5 for model, values in squares.items()
+    }  # fsum does not depend on the order
     results = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["results"]
     labels = folder / "pseudo_labels.csv"
     return {
@@ -146,7 +144,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """All trained weights of the last checkpoints."""
+    """Yield all trained weights of the last checkpoints."""
     for pointer in folder.glob("*/checkpoint"):
         last = pointer.with_name(pointer.read_text(encoding="utf-8").strip())
         for name, value in torch.load(last, weights_only=True)["state_dict"].items():
@@ -160,36 +158,36 @@ def _hash(tensor: torch.Tensor) -> str:
 
 
 def _rows(path: Path) -> str:
-    """A table without the folders of its paths."""
+    """Return a table without the folders of its paths, as text."""
     with path.open(newline="", encoding="utf-8") as file:
         return json.dumps([[Path(row[0]).name, *row[1:]] for row in csv.reader(file)])
 
 
 def _accuracies(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     for key, value in results.items():
         if isinstance(value, dict):
-            found |= _accuracies(value, f"{prefix}{key}, ")
+            accuracies |= _accuracies(value, f"{prefix}{key}, ")
         elif "accuracy" in key or "precision" in key or key == "kept":
-            found[f"{prefix}{key}"] = value
-    return found
+            accuracies[f"{prefix}{key}"] = value
+    return accuracies
 
 
-def differences(found: dict[str, Any] | str, known: dict[str, Any] | None, exact: bool) -> list[str]:
-    """What differs between a run and the golden one. Numbers that are new are no difference.
+def differences(result: dict[str, Any] | str, golden: dict[str, Any] | None, exact: bool) -> list[str]:
+    """List the differences between a run and the golden one. New numbers are ignored.
 
     Args:
-        found: What `describe` says of the run; or an error.
-        known: What the golden file says; None if it has no such run.
-        exact: Whether bits have to be the same. On another machine rounding differs: then norms may by `RELATIVE`, and
-            accuracies and counts by an image.
+        result: Description of the run, or an error.
+        golden: Description in the golden file; None if it has no such run.
+        exact: Whether hashes must agree. On another machine rounding differs: norms may then differ by `TOLERANCE`, and
+            accuracies and counts by one image.
 
     Returns:
         A line for each difference.
     """
-    if isinstance(found, str) or known is None:
-        return [f"was {known}, is {found}"]
-    pairs = [(part, key, known[part][key], found[part].get(key)) for part in known for key in known[part]]
+    if isinstance(result, str) or golden is None:
+        return [f"was {golden}, is {result}"]
+    pairs = [(part, key, golden[part][key], result[part].get(key)) for part in golden for key in golden[part]]
     return [f"{key}: was {was}, is {now}" for part, key, was, now in pairs if not _same(part, key, was, now, exact)]
 
 
@@ -203,20 +201,20 @@ def _same(part: str, key: str, was: Any, now: Any, exact: bool) -> bool:
     if key.endswith("kept"):
         return abs(now - was) <= 1
     if key.startswith("norm"):
-        return abs(now - was) <= RELATIVE * abs(was)
+        return abs(now - was) <= TOLERANCE * abs(was)
     return abs(now - was) <= 1.01 / TEST_IMAGES  # a share of labels
 
 
 def machine() -> str:
-    """What the bits of results depend on, beside the code."""
+    """Return what the bits of results depend on, besides the code."""
     capability = torch.backends.cpu.get_cpu_capability()
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").split("\n\n")[0].splitlines() if info.is_file() else []
-    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    model = " ".join(said.get(key, "?") for key in ("model name", "cpu family", "model", "stepping"))
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    model = " ".join(fields.get(key, "?") for key in ("model name", "cpu family", "model", "stepping"))
     return f"torch {torch.__version__}, {platform.machine()} {capability}, {model}"
 
 
 def load() -> dict[str, Any]:
-    """The golden file."""
+    """Read the golden file."""
     return json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.is_file() else {"machine": "", "runs": {}}

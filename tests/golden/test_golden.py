@@ -1,4 +1,4 @@
-"""Every trainer ends where it ended: a part of the golden runs. `python -m tests.golden` makes all of them."""
+"""A fast part of the golden runs; `python -m tests.golden` does all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.golden import runs
 
-CASES = [  # the others take longest
+CASES = [
     ("CoFT, filter own", "embedded"),
     ("LaFTer", "embedded-vit"),
     ("Supervised", "embedded-vit"),
@@ -33,46 +33,44 @@ def golden() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "backbone"), CASES)
-def test_a_run_ends_where_it_ended(
-    name: str, backbone: str, data: Path, tmp_path: Path, golden: dict[str, Any]
-) -> None:
-    found = runs.do(name, backbone, data, tmp_path / "run")
-    assert not runs.differences(found, golden["runs"][f"{name}, {backbone}"], golden["machine"] == runs.machine())
+def test_run_matches_golden_file(name: str, backbone: str, data: Path, tmp_path: Path, golden: dict[str, Any]) -> None:
+    result = runs.run(name, backbone, data, tmp_path / "run")
+    assert not runs.differences(result, golden["runs"][f"{name}, {backbone}"], golden["machine"] == runs.machine())
 
 
-KNOWN: dict[str, Any] = {
+GOLDEN: dict[str, Any] = {
     "bits": {"weights": "ab", "tensors": 3, "labels": ""},
     "numbers": {"norm of peer_a": 2000.0, "zero-shot, accuracy_both": 92.5, "zero-shot, kept": 60, "precision": 0.9},
 }
 
 
-def but(part: str, **changes: Any) -> dict[str, Any]:
-    return KNOWN | {part: KNOWN[part] | changes}
+def changed(part: str, **changes: Any) -> dict[str, Any]:
+    return GOLDEN | {part: GOLDEN[part] | changes}
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_what_is_the_same_does_not_differ(exact: bool) -> None:
-    assert runs.differences(KNOWN, KNOWN, exact) == []
-    assert runs.differences(but("numbers", new=1.0), KNOWN, exact) == []
+def test_equal_runs_have_no_differences(exact: bool) -> None:
+    assert runs.differences(GOLDEN, GOLDEN, exact) == []
+    assert runs.differences(changed("numbers", new=1.0), GOLDEN, exact) == []
 
 
 @pytest.mark.parametrize(
-    ("found", "exactly", "nearly"),
+    ("result", "differs_exactly", "differs_beyond_rounding"),
     [
-        (but("bits", weights="cd"), True, False),
-        (but("bits", tensors=4), True, True),  # another number of weights is no matter of rounding
-        (but("numbers", **{"norm of peer_a": 2001.9}), True, False),
-        (but("numbers", **{"norm of peer_a": 2002.1}), True, True),
-        (but("numbers", **{"zero-shot, accuracy_both": 95.0}), True, False),  # an image of 40
-        (but("numbers", **{"zero-shot, accuracy_both": 97.5}), True, True),
-        (but("numbers", **{"zero-shot, kept": 61}), True, False),
-        (but("numbers", **{"zero-shot, kept": 58}), True, True),
-        (but("numbers", precision=0.92), True, False),
-        (but("numbers", precision=0.95), True, True),
-        ({"bits": KNOWN["bits"], "numbers": {"precision": 0.9}}, True, True),
+        (changed("bits", weights="cd"), True, False),
+        (changed("bits", tensors=4), True, True),  # the number of weights does not depend on rounding
+        (changed("numbers", **{"norm of peer_a": 2001.9}), True, False),
+        (changed("numbers", **{"norm of peer_a": 2002.1}), True, True),
+        (changed("numbers", **{"zero-shot, accuracy_both": 95.0}), True, False),  # one image of 40
+        (changed("numbers", **{"zero-shot, accuracy_both": 97.5}), True, True),
+        (changed("numbers", **{"zero-shot, kept": 61}), True, False),
+        (changed("numbers", **{"zero-shot, kept": 58}), True, True),
+        (changed("numbers", precision=0.92), True, False),
+        (changed("numbers", precision=0.95), True, True),
+        ({"bits": GOLDEN["bits"], "numbers": {"precision": 0.9}}, True, True),
         ("ValueError: no such thing", True, True),
     ],
 )
-def test_what_differs_is_named(found: Any, exactly: bool, nearly: bool) -> None:
-    assert bool(runs.differences(found, KNOWN, True)) == exactly
-    assert bool(runs.differences(found, KNOWN, False)) == nearly
+def test_differences(result: Any, differs_exactly: bool, differs_beyond_rounding: bool) -> None:
+    assert bool(runs.differences(result, GOLDEN, True)) == differs_exactly
+    assert bool(runs.differences(result, GOLDEN, False)) == differs_beyond_rounding
