@@ -1,4 +1,4 @@
-"""Archives made by tests."""
+"""Small archives for tests."""
 
 from __future__ import annotations
 

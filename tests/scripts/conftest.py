@@ -1,4 +1,4 @@
-"""What tests of the benchmark share."""
+"""Fixtures of the tests of the benchmark."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from .toy_benchmark import Planned
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No checkpoint is looked at."""
+    """Skip the fingerprints of checkpoints."""
     for module in ("plan", "list"):
         monkeypatch.setattr(f"scripts.comparing.{module}.weights_of", lambda backbone: None)
 
 
 @pytest.fixture
 def planned(no_weights: None, tmp_path: Path) -> Planned:
-    """Runs of the small form, of which none is finished."""
+    """Unfinished runs of the small benchmark."""
     return plan_units(read_benchmark("small"), str(tmp_path.resolve()), tmp_path / "out")

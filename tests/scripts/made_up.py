@@ -1,4 +1,4 @@
-"""CoOp's eleven data sets made up: true layouts and split files, a few tiny images of three classes each."""
+"""Synthetic versions of CoOp's eleven data sets: real layouts and split files, a few tiny images of three classes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SETS = (
 
 
 def facts(name: str) -> Facts:
-    """What a set consists of."""
+    """Return the sizes of a synthetic set."""
     sizes = SIZES | ({"val": 0} if name == "imagenet" else {})
     return Facts(name.title(), CLASSES, *sizes.values())
 
 
 def images(part: str) -> Iterator[tuple[int, int]]:
-    """Label, and a number that is of one image alone."""
+    """Yield the label and a unique number of each image of a part."""
     for label in range(CLASSES):
         for number in range(SHARES[part]):
             yield label, 1000 * [*SHARES].index(part) + 10 * label + number
 
 
 def write_set(root: Path, name: str, size: int = 24) -> None:
-    """Write a set below a data root."""
+    """Write a set into a data root."""
     seed = 10_000 * SETS.index(name)
     if name == "imagenet":
         _imagenet(root / "imagenet", seed, size)
@@ -61,7 +61,7 @@ def write_set(root: Path, name: str, size: int = 24) -> None:
 
 
 def _class_folder(name: str, part: str, label: int) -> str:
-    """Cars lie in two folders, whatever their class, aircraft in one."""
+    """Return the folder of a class; cars and aircraft have no class folders."""
     of_cars = "cars_test/" if part == "test" else "cars_train/"
     return {"stanford_cars": of_cars, "fgvc_aircraft": ""}.get(name, f"class_{label}/")
 

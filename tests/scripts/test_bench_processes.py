@@ -1,4 +1,4 @@
-"""The benchmarks of many images and of several processes do what a run does."""
+"""Benchmarks of many images and of several processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.bench.scaling import table as scaling_table
 from tests.markdown import table_rows
 
 
-def test_the_decisions_of_a_run_on_simulated_images_are_timed_on_two_processes() -> None:
+def test_decisions_are_timed_on_two_processes() -> None:
     (numbers,) = measure_each([120], size=2, classes=5, width=16)
     assert all(seconds >= 0 for seconds in numbers.values())
     steps = {"seeds", "encoding", "later labels", "negative vectors fitted"}
@@ -21,13 +21,13 @@ def test_the_decisions_of_a_run_on_simulated_images_are_timed_on_two_processes()
 
 
 @pytest.mark.parametrize(("bench", "flag"), [("pool", "--images"), ("scaling", "--processes")])
-def test_a_mistake_is_one_line(bench: str, flag: str) -> None:
+def test_mistakes_are_one_line(bench: str, flag: str) -> None:
     done = run_forked(["-m", f"scripts.bench.{bench}", flag, "few"], HOME)
     assert done.returncode == 2
-    assert done.stdout.startswith(f"error: argument {flag}: invalid integers value: 'few'")
-    assert len(done.stdout.splitlines()) == 1
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"error: argument {flag}: ") and "'few'" in line
 
 
-def test_efficiency_is_of_images_a_second() -> None:
+def test_efficiency_is_relative_to_one_process() -> None:
     text = scaling_table({1: [[32, 1.0, 0.0]] * 3, 2: [[32, 0.625, 0.1]] * 3})
     assert ["step, one batch", "2", "32", "0.625", "16", "51.2", "0.80"] in table_rows(text)

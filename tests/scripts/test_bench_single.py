@@ -1,4 +1,4 @@
-"""What one encoder costs in the place of both: the counts, and their interval."""
+"""Loss of accuracy with one encoder instead of two: counts and their interval."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from scripts.bench.single import loss, row_of
 from tests.coft.inference.models import CLASSES, make_model
 
 
-def test_an_interval_has_the_true_loss_nineteen_times_of_twenty() -> None:
-    drawn = np.random.default_rng(0).multinomial(500, [0.03, 0.02, 0.95], size=2000)
-    losses = [loss(int(lost), int(won), 500) for lost, won, _ in drawn]
-    hits = [own.low <= 1.0 <= own.high for own in losses]
+def test_interval_covers_true_loss_in_95_percent() -> None:
+    samples = np.random.default_rng(0).multinomial(500, [0.03, 0.02, 0.95], size=2000)
+    losses = [loss(int(lost), int(won), 500) for lost, won, _ in samples]
+    hits = [interval.low <= 1.0 <= interval.high for interval in losses]
     assert 0.94 <= sum(hits) / len(hits) <= 0.97
-    own = loss(12, 5, 500)
-    assert (own.images, own.of) == (7, 500) and own.low < 1.4 < own.high
+    interval = loss(12, 5, 500)
+    assert (interval.images, interval.of) == (7, 500) and interval.low < 1.4 < interval.high
 
 
-def test_a_row_counts_images_that_one_model_alone_has_right(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_row_counts_images_that_only_one_model_classifies_correctly(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
     model, run = make_model(checkpoints["resnet"]), tmp_path / "run"
     save(model, run / "model")
-    with pytest.raises(UserError, match="no test images whose class is known"):
+    with pytest.raises(UserError, match="no test images"):
         row_of(run)
     names = [f"{number:02}.png" for number in range(20)]
     for number, name in enumerate(names):
@@ -53,11 +55,11 @@ def test_a_row_counts_images_that_one_model_alone_has_right(checkpoints: dict[st
     assert cells[2] == f"{100 * int(both.sum()) / 20:.1f}"
 
 
-@pytest.mark.parametrize(("bench", "words"), [(single, ["run"]), (predict, ["run", "images"])])
-def test_runs_are_where_the_user_stands(
-    bench: ModuleType, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("bench", "arguments"), [(single, ["run"]), (predict, ["run", "images"])])
+def test_run_path_is_relative_to_the_callers_folder(
+    bench: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
-    monkeypatch.setattr("sys.argv", ["bench", *words])
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
     with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'run'}: no such folder")):
         bench.measure()

@@ -1,4 +1,4 @@
-"""The benchmark's file, its plan and its tables, with runs of a toy trainer."""
+"""The benchmark: its file, its plan, and its tables of made-up results."""
 
 import re
 from dataclasses import replace
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 def cells(text: str, head: str) -> dict[str, dict[str, str]]:
-    """A table of a report, by its first head: by the first cell of a row, and by head."""
+    """Return a table of a report by its first heading: cells by the first cell of their row, and by heading."""
     (table,) = (part for part in text.split("\n\n") if part.startswith(f"| {head} "))
     heads, *rows = table_rows(table)
     return {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
@@ -38,10 +38,10 @@ def numbers(cell: str) -> list[float]:
     return [float(number) for number in re.findall(r"[\d.]+", cell)]
 
 
-# ------------------------------------------------------------------ the file
+# ------------------------------------------------------------------ file
 
 
-def test_roles_are_fixed_and_each_form_has_its_units() -> None:
+def test_roles_and_units_of_the_forms() -> None:
     full = read_benchmark("full")
     roles = {unit.role for unit in full.units}
     assert roles == {"development", "confirmation", "control", "pair", "spent"} and full.seeds == (1, 2, 3, 4, 5)
@@ -55,13 +55,13 @@ def test_roles_are_fixed_and_each_form_has_its_units() -> None:
         read_benchmark("big")
 
 
-def test_a_row_has_what_the_preset_as_printed_has() -> None:
+def test_row_as_printed_equals_the_preset() -> None:
     (row,) = (method for method in read_benchmark("full").methods if method.name == "CoFT, as printed")
     preset = yaml.safe_load((HOME / "configs/trainers/CoFT/as_printed.yaml").read_text(encoding="utf-8"))
     assert dict(row.settings) == {key: str(value) for key, value in flatten(preset).items()}
 
 
-def test_bars_and_derived_rows_name_rows_of_the_file() -> None:
+def test_bars_and_derived_rows_refer_to_existing_rows() -> None:
     full = read_benchmark("full")
     names = {method.name for method in full.methods}
     assert {name for row in full.derived for name in (row["from"], row["instead"])} <= names
@@ -70,12 +70,12 @@ def test_bars_and_derived_rows_name_rows_of_the_file() -> None:
     assert {place for row in full.derived for place in row["where"]} <= {unit.dataset for unit in full.units}
 
 
-def test_all_runs_of_the_benchmark_can_be_planned(planned: Planned, tmp_path: Path) -> None:
+def test_all_runs_can_be_planned(planned: Planned, tmp_path: Path) -> None:
     for unit, runs in planned.items():
         assert {run.backbone for run in runs} == {unit.backbone} and len(runs) == 4
         assert all(run.config["DATASET.NUM_TEST"] == 1000 for run in runs)
     other = replace(read_benchmark("small"), seeds=(4, 5))
-    for runs in plan_units(other, str(tmp_path), tmp_path / "out").values():  # what draws nothing has the first seed
+    for runs in plan_units(other, str(tmp_path), tmp_path / "out").values():  # zero-shot has no randomness
         assert {run.seed for run in runs if run.method.name == "zero-shot"} == {1}
         assert {run.seed for run in runs if run.method.name != "zero-shot"} == {4, 5}
 
@@ -90,7 +90,7 @@ def report(planned: Planned) -> str:
     return report_of(planned)
 
 
-def test_tables_say_what_was_right_and_by_how_much(report: str) -> None:
+def test_accuracies_and_error_ratios(report: str) -> None:
     unit = "intel, photo (development)"
     accuracies = cells(report, "accuracy, % (seeds)")[unit]
     mean, low, high, seeds = numbers(accuracies["CoFT"])
@@ -98,13 +98,13 @@ def test_tables_say_what_was_right_and_by_how_much(report: str) -> None:
     assert mean == pytest.approx(80, abs=5) and low < mean < high
     assert numbers(accuracies["CoFT, Phase I"])[0] == 0
     for head, row, units in (("errors, by those of (units)", "CoFT", [2]), ("errors of CoFT, by those of", unit, [1])):
-        mean, low, high, *having = numbers(cells(report, head)[row]["UPL"])
-        assert mean == pytest.approx(0.5, abs=0.12) and low < mean < high < 1 and having == units
+        mean, low, high, *counts = numbers(cells(report, head)[row]["UPL"])
+        assert mean == pytest.approx(0.5, abs=0.12) and low < mean < high < 1 and counts == units
     assert cells(report, "errors, by those of (units)")["CoFT"]["CoFT"] == "-"
     assert cells(report, "seconds")["intel, photo"]["UPL"] == "12"
 
 
-def test_scores_are_of_the_first_and_the_last_labels(report: str) -> None:
+def test_auroc_of_first_and_last_labels(report: str) -> None:
     table = cells(report, "AUROC, right from wrong labels")
     row, times = table["digits, embedded"], table["p_clean above it (units that count)"]
     assert list(times.values())[1:] == ["-", "2 of 2", "2 of 2"] * 2
@@ -113,14 +113,14 @@ def test_scores_are_of_the_first_and_the_last_labels(report: str) -> None:
     assert row["last: softmax"] == "0.600" and row["first: margin"] == "0.500"
 
 
-def test_what_p_clean_says_is_beside_what_is_right(report: str) -> None:
+def test_mean_p_clean_and_label_accuracy(report: str) -> None:
     table = cells(report, "labels of all images, %")
     assert list(table["digits, embedded"].values())[1:] == ["62.5", "66.0", "75.0", "81.0"]
     assert list(table["within 5 points (units that count)"].values())[1:] == ["-", "2 of 2", "-", "0 of 2"]
     assert list(table["the same, first and last"].values())[1:] == ["0 of 2", "-", "-", "-"]
 
 
-def test_confidence_on_test_images_is_beside_accuracy(report: str) -> None:
+def test_confidence_and_accuracy_on_test_images(report: str) -> None:
     table = cells(report, "CoFT on test images, %")
     accuracy, confidence, error = map(float, list(table["digits, embedded"].values())[1:4])
     assert accuracy == pytest.approx(80, abs=5) and (confidence, error) == (83.0, 4.0)
@@ -130,11 +130,11 @@ def test_confidence_on_test_images_is_beside_accuracy(report: str) -> None:
     assert list(last.values())[1:] == ["-", f"{close} of {len(units)}", "4.0", "-", "-"]
 
 
-def test_bars_are_met_missed_or_not_shown(planned: Planned) -> None:
+def test_bars_are_met_or_missed(planned: Planned) -> None:
     for runs in planned.values():
         finish(runs, RATES | {"label propagation": 0.78}, images=4000)
-    hoped = {"zero-shot": (0.75, 0.2), "UPL": (0.6, 0.3)}
-    bars = [{"method": "CoFT", "by": name, "at_most": bar} for name, both in hoped.items() for bar in both]
+    bounds = {"zero-shot": (0.75, 0.2), "UPL": (0.6, 0.3)}
+    bars = [{"method": "CoFT", "by": name, "at_most": bar} for name, pair in bounds.items() for bar in pair]
     bars.append({"method": "CoFT", "by": "CoOp", "at_most": 0.5})
     assert "bar" not in report_of(planned)
     assert cells(report_of(planned, bars), "errors of ")["CoFT"]["met on the mean of both?"] == "-"
@@ -144,7 +144,7 @@ def test_bars_are_met_missed_or_not_shown(planned: Planned) -> None:
     text = report_of(both, bars)
     heads, *rows = table_rows(text.split("\n\n")[1])
     assert heads[2:] == ["bar", "development", "confirmation", "both", "met on the mean of both?"]
-    assert [row[:3] for row in rows] == [["CoFT", n, f"{bar:.2f}"] for n, pair in hoped.items() for bar in pair]
+    assert [row[:3] for row in rows] == [["CoFT", n, f"{bar:.2f}"] for n, pair in bounds.items() for bar in pair]
     table = cells(text, "errors of CoFT, by those of")
     for _, name, bar, *means, met in rows:
         assert means == [table[f"mean over units, {title}"][name] for title in ("development", "confirmation", "both")]
@@ -155,7 +155,7 @@ def test_bars_are_met_missed_or_not_shown(planned: Planned) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "high", "bar", "words"),
+    ("mean", "high", "bar", "expected"),
     [
         (0.89, 0.99, 0.9, "yes"),
         (0.89, 1.01, 0.9, "no, the interval reaches 1"),
@@ -164,11 +164,11 @@ def test_bars_are_met_missed_or_not_shown(planned: Planned) -> None:
         (0.92, 1.02, 0.9, "missed by 0.02"),
     ],
 )
-def test_verdicts(mean: float, high: float, bar: float, words: str) -> None:
-    assert verdict(Ratio(mean, 0.8, high, 2), bar) == words
+def test_verdicts(mean: float, high: float, bar: float, expected: str) -> None:
+    assert verdict(Ratio(mean, 0.8, high, 2), bar) == expected
 
 
-def test_a_row_that_stands_in_has_its_seeds() -> None:
+def test_derived_row_has_the_seeds_of_its_substitute() -> None:
     ones = np.ones(4, bool)
     rows = Rows(["a", "b"], {"a": {1: ones, 2: ones}, "b": {2: ~ones}}, {}, {})
     unit, none = Unit("photo", "pacs", "confirmation"), replace(rows, right={"a": {1: ones}, "b": {2: ~ones}})
@@ -178,26 +178,26 @@ def test_a_row_that_stands_in_has_its_seeds() -> None:
     assert list(with_derived(replace(unit, dataset="other"), rows, derived).right["c"]) == [1, 2]
 
 
-def test_units_without_a_run_are_left_out(planned: Planned) -> None:
+def test_units_without_runs_are_skipped(planned: Planned) -> None:
     first, *_ = planned
     finish([run for run in planned[first] if run.method.name == "label propagation"])
     text = report_of(planned)
     assert "intel" in text and "digits" not in text and "errors" not in text
 
 
-def test_methods_are_compared_with_the_seeds_that_both_have(tmp_path: Path) -> None:
+def test_methods_are_compared_over_shared_seeds(tmp_path: Path) -> None:
     three = plan_units(replace(read_benchmark("small"), seeds=(1, 2, 3)), str(tmp_path), tmp_path / "out")
     unit, runs = next(iter(three.items()))
-    having = {"zero-shot": (1,), "UPL": (2, 3), "CoFT": (1, 2)}
-    done = [run for run in runs if run.seed in having.get(run.method.name, ())]
-    finish(done)
+    seeds_of = {"zero-shot": (1,), "UPL": (2, 3), "CoFT": (1, 2)}
+    finished = [run for run in runs if run.seed in seeds_of.get(run.method.name, ())]
+    finish(finished)
     text, row = report_of({unit: runs}), "intel, photo (development)"
     accuracies = cells(text, "accuracy, % (seeds)")[row]
     assert [accuracies[name][-4:] for name in ("CoFT", "UPL")] == [" (2)"] * 2 and accuracies["zero-shot"][-1] == "]"
-    wrong = {
-        (run.method.name, run.seed): 1 - result.right["end"].mean() for run in done if (result := read_result(run))
+    errors = {
+        (run.method.name, run.seed): 1 - result.right["end"].mean() for run in finished if (result := read_result(run))
     }
     ratios = cells(text, "errors of CoFT, by those of")[row]
-    assert numbers(ratios["UPL"])[0] == pytest.approx(wrong["CoFT", 2] / wrong["UPL", 2], abs=0.005)
-    both = np.mean([wrong["CoFT", 1], wrong["CoFT", 2]])
-    assert numbers(ratios["zero-shot"])[0] == pytest.approx(both / wrong["zero-shot", 1], abs=0.005)
+    assert numbers(ratios["UPL"])[0] == pytest.approx(errors["CoFT", 2] / errors["UPL", 2], abs=0.005)
+    both = np.mean([errors["CoFT", 1], errors["CoFT", 2]])
+    assert numbers(ratios["zero-shot"])[0] == pytest.approx(both / errors["zero-shot", 1], abs=0.005)

@@ -1,4 +1,4 @@
-"""Archives that are damaged or hostile."""
+"""Extraction of archives: layouts, hostile members, damage, bombs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .archives import Members, link, tar, write, zipped
 
 
 @pytest.mark.parametrize("pack", [tar, zipped, lambda m: tar(m, mode="w"), lambda m: tar(m, mode="w:xz")])
-def test_what_is_wanted_is_moved_into_place(pack: Callable[[Members], bytes], tmp_path: Path) -> None:
+def test_folder_of_archive_is_moved_into_place(pack: Callable[[Members], bytes], tmp_path: Path) -> None:
     archive = write(tmp_path / "a", pack({"data/images/x.jpg": b"x", "data/readme": b"r"}))
     extract(archive, tmp_path / "root", {"data/images": "set/images"})
     assert [path.name for path in sorted((tmp_path / "root").rglob("*"))] == ["set", "images", "x.jpg"]
 
 
-def test_a_folder_that_is_there_is_added_to(tmp_path: Path) -> None:
+def test_existing_files_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "root" / "set").mkdir(parents=True)
     split = write(tmp_path / "root" / "set" / "split.json", b"mine")
     archive = write(tmp_path / "a", tar({"set/images/x.jpg": b"x", "set/split.json": b"theirs"}))
@@ -32,7 +32,7 @@ def test_a_folder_that_is_there_is_added_to(tmp_path: Path) -> None:
     assert split.read_bytes() == b"mine" and (tmp_path / "root" / "set" / "images" / "x.jpg").is_file()
 
 
-def test_an_archive_in_an_archive(tmp_path: Path) -> None:
+def test_nested_archive(tmp_path: Path) -> None:
     archive = write(tmp_path / "a", zipped({"one/two.tar.gz": tar({"images/x.jpg": b"x"})}))
     extract(archive, tmp_path / "root", {"images": "set/images"}, inner="one/two.tar.gz")
     assert (tmp_path / "root" / "set" / "images" / "x.jpg").read_bytes() == b"x"
@@ -56,10 +56,10 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_archives_write_nothing(kind: str, tmp_path: Path) -> None:
+def test_hostile_archives_are_refused(kind: str, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     archive = write(tmp_path / "a", HOSTILE[kind])
-    with pytest.raises(UserError, match=r"a: '.*' in it .*nothing extracted") as error:
+    with pytest.raises(UserError, match=r"a: ") as error:
         extract(archive, tmp_path / "root", {"ok": "set"})
     assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.rglob("*")] == ["root"]
@@ -92,7 +92,7 @@ DAMAGED = {
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_damaged_archives_are_removed(kind: str, tmp_path: Path) -> None:
     archive = write(tmp_path / "a", DAMAGED[kind])
-    with pytest.raises(UserError, match=r"a is damaged \(.+\) and was removed; run this again") as error:
+    with pytest.raises(UserError, match=r"a is damaged .*removed; run") as error:
         extract(archive, tmp_path / "root", {"ok": "set"})
     assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.rglob("*")] == ["root"]
@@ -101,9 +101,9 @@ def test_damaged_archives_are_removed(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [lambda data: data[:-40], lambda data: data[: len(data) // 2], lambda data: b"PK\3\4"]
 )
-def test_a_broken_zip_file_is_named_as_that(change: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_incomplete_zip_file_is_named(change: Callable[[bytes], bytes], tmp_path: Path) -> None:
     archive = write(tmp_path / "own.zip", change(WHOLE["zip"]))
-    with pytest.raises(UserError, match=r"own\.zip is an incomplete zip file \(.+\) and was removed"):
+    with pytest.raises(UserError, match=r"own\.zip is an incomplete zip file"):
         extract(archive, tmp_path / "root", {"ok": "set"})
     assert not archive.exists()
 
@@ -126,32 +126,32 @@ def _deflated(members: Members) -> bytes:
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_bombs_do_not_go_off(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs_are_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "tar of nothing":
         monkeypatch.setattr("scripts.getting.extract.SLACK", 1000)
         monkeypatch.setattr("scripts.getting.extract.MOST", 5)
     archive = write(tmp_path / "a", BOMBS[kind]())
-    with pytest.raises(UserError, match=r"a: it unpacks to \d+ MiB or more; it was removed, and nothing extracted"):
+    with pytest.raises(UserError, match=r"a: it unpacks to \d+ MiB"):
         extract(archive, tmp_path / "root", {"ok": "set"})
     assert [p.name for p in tmp_path.rglob("*")] == ["root"]
 
 
-def test_members_in_each_others_way(tmp_path: Path) -> None:
+def test_conflicting_members_are_refused(tmp_path: Path) -> None:
     archive = write(tmp_path / "a", tar({"ok": b"x", "ok/inner": b"x"}))
-    with pytest.raises(UserError, match=r"a cannot be extracted to .*root \(.+\); see to space and permissions"):
+    with pytest.raises(UserError, match=r"a cannot be extracted to .*root"):
         extract(archive, tmp_path / "root", {"ok": "set"})
     assert archive.exists() and not list((tmp_path / "root").iterdir())
 
 
-def test_another_archive_than_expected(tmp_path: Path) -> None:
+def test_unexpected_archive_is_refused(tmp_path: Path) -> None:
     archive = write(tmp_path / "a", tar({"other/x": b"x"}))
     for options in ({}, {"inner": "in.tar"}):
-        with pytest.raises(UserError, match="it is another archive than expected"):
+        with pytest.raises(UserError, match="another archive"):
             extract(archive, tmp_path / "root", {"images": "set/images"}, **options)
 
 
-def test_an_archive_that_there_is_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda flag_offset: type("Usage", (), {"free": 10}))
-    for whole in WHOLE.values():
+def test_archive_larger_than_the_free_space_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    for data in WHOLE.values():
         with pytest.raises(UserError, match="0 are free"):
-            extract(write(tmp_path / "a", whole), tmp_path / "root", {"ok": "set"})
+            extract(write(tmp_path / "a", data), tmp_path / "root", {"ok": "set"})

@@ -1,4 +1,4 @@
-"""The list of the benchmark's results, and the command that goes on from it."""
+"""The list of benchmark results, and commands that use it."""
 
 import json
 from argparse import Namespace
@@ -33,24 +33,24 @@ pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 def add(path: Path, unit: Unit, runs: list[Run]) -> None:
-    """Add finished runs to a list."""
+    """Add the results of finished runs to a list."""
     add_to_list(path, [(identity(run, unit.settings), result) for run in runs if (result := read_result(run))])
 
 
-def test_a_list_has_all_that_tables_need_and_its_runs_are_known_elsewhere(planned: Planned, tmp_path: Path) -> None:
+def test_list_is_sufficient_for_the_tables(planned: Planned, tmp_path: Path) -> None:
     kept = tmp_path / "kept.jsonl"
     assert not listed_results(planned, kept)
     for unit, runs in planned.items():
         finish(runs, images=403)
         add(kept, unit, runs)
-    written = kept.read_text().splitlines()
-    assert len(written) == 8 and all(json.loads(line)["commit"] == "abc" for line in written)
+    lines = kept.read_text().splitlines()
+    assert len(lines) == 8 and all(json.loads(line)["commit"] == "abc" for line in lines)
     elsewhere = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "there")
     listed = listed_results(elsewhere, kept)
     assert len(listed) == 8 and write_report(rows_of(elsewhere, listed), "a command") == report_of(planned)
 
 
-def test_what_adds_to_a_list_waits_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adding_waits_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coft.core.lock.PATIENCE", 0.0)
     with ExitStack() as another:
         another.enter_context(exclusive_lock(tmp_path))
@@ -59,13 +59,13 @@ def test_what_adds_to_a_list_waits_for_another_process(tmp_path: Path, monkeypat
     assert (tmp_path / "kept.jsonl").is_file()
 
 
-def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planned: Planned, tmp_path: Path) -> None:
+def test_list_has_predictions_pool_accuracies_and_calibration(planned: Planned, tmp_path: Path) -> None:
     unit, runs = next(iter(planned.items()))
     finish(runs)
     run = next(run for run in runs if run.method.name == "CoFT")
-    sure = [0.4, 0.49, 0.5]  # the first one is wrong
+    confidence = [0.4, 0.49, 0.5]  # the first prediction is wrong
     table = pd.DataFrame(
-        {"class": ["cat", "ant", "cat"], "phase1": "bee", "end": ["ant", "ant", "cat"], "confidence": sure}
+        {"class": ["cat", "ant", "cat"], "phase1": "bee", "end": ["ant", "ant", "cat"], "confidence": confidence}
     )
     table.to_csv(run.folder / "test_predictions.csv", index=False)
     add(tmp_path / "kept.jsonl", unit, [run])
@@ -81,7 +81,7 @@ def test_a_list_has_predictions_and_how_many_labels_of_the_pool_are_right(planne
     }
 
 
-def test_of_a_run_made_again_the_last_line_counts_and_the_first_stays(planned: Planned, tmp_path: Path) -> None:
+def test_last_line_of_a_repeated_run_counts(planned: Planned, tmp_path: Path) -> None:
     unit, runs = next(iter(planned.items()))
     kept, lines = tmp_path / "kept.jsonl", []
     for images in (403, 200):
@@ -89,15 +89,15 @@ def test_of_a_run_made_again_the_last_line_counts_and_the_first_stays(planned: P
         add(kept, unit, runs)
         lines.append(kept.read_text())
     assert lines[1].startswith(lines[0]) and lines[1] != lines[0]
-    some = lines[1].splitlines()
-    kept.write_text("\n".join([*some[: len(some) // 2], some[-1]]) + "\n")
+    rows = lines[1].splitlines()
+    kept.write_text("\n".join([*rows[: len(rows) // 2], rows[-1]]) + "\n")
     with pytest.raises(UserError, match="results of 200 and of 403 test images"):
         listed_results({unit: runs}, kept)
     kept.write_text(lines[1])
     assert {len(result.right["end"]) for result in listed_results({unit: runs}, kept).values()} == {200}
 
 
-def test_another_row_seed_or_checkpoint_is_not_known(
+def test_another_row_seed_or_checkpoint_is_not_in_the_list(
     planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unit, runs = next(iter(planned.items()))
@@ -126,29 +126,29 @@ def test_another_row_seed_or_checkpoint_is_not_known(
         "[" * 100_000,
     ],
 )
-def test_a_line_that_is_no_result_is_named(line: str, tmp_path: Path) -> None:
+def test_invalid_line_is_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "kept.jsonl").write_text(f"{line}\n")
     with pytest.raises(UserError, match=r"kept.jsonl, line 1: "):
         read_list(tmp_path / "kept.jsonl")
 
 
-# ------------------------------------------------------------------ the command
+# ------------------------------------------------------------------ command
 
 
-def test_the_command_goes_on_from_a_list(planned: Planned, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept, words = tmp_path / "kept.jsonl", ["--benchmark", "small", "--no-run", "--data", str(tmp_path)]
+def test_command_uses_results_of_a_list(planned: Planned, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, arguments = tmp_path / "kept.jsonl", ["--benchmark", "small", "--no-run", "--data", str(tmp_path)]
     for runs in planned.values():
         finish(runs)
-    assert compare([*words, "--output", str(tmp_path / "out"), "--kept", str(kept)]) == 0
+    assert compare([*arguments, "--output", str(tmp_path / "out"), "--kept", str(kept)]) == 0
     first = capsys.readouterr().out
     assert len(kept.read_text().splitlines()) == 8
-    assert compare([*words, "--output", str(tmp_path / "there"), "--kept", str(kept)]) == 0
+    assert compare([*arguments, "--output", str(tmp_path / "there"), "--kept", str(kept)]) == 0
     printed = capsys.readouterr()
     assert "runs: 0, finished: 0; known from elsewhere: 8\n" in printed.err
     assert printed.out.replace("/there", "/out") == first
 
 
-def test_the_file_of_tables_is_named_as_the_user_finds_it(
+def test_path_of_tables_is_absolute_for_other_folders(
     planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for runs in planned.values():
@@ -162,21 +162,19 @@ def test_the_file_of_tables_is_named_as_the_user_finds_it(
 
 
 @pytest.mark.parametrize(("seeds", "count"), [([], 8), (["--seeds", "1,2,1"], 14)])
-def test_seeds_are_those_of_the_form_unless_some_are_named(
+def test_seeds_flag_overrides_the_form(
     seeds: list[str], count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--benchmark", "small", "--no-run", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
-    assert compare([*words, *seeds]) == 0
+    arguments = ["--benchmark", "small", "--no-run", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert compare([*arguments, *seeds]) == 0
     assert f"runs: {count}, finished: 0\n" in capsys.readouterr().err
 
 
-def test_runs_that_a_list_has_lend_their_phase_one_where_their_folder_is(
-    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[tuple[list[str], list[str]]] = []
+def test_listed_runs_provide_their_phase_one(planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[str], list[str]]] = []
 
     def run_all(todo: list[Run], finished: dict[Run, float], **_: object) -> dict[Run, str]:
-        given.append(([run.method.name for run in todo], [run.method.name for run in finished]))
+        calls.append(([run.method.name for run in todo], [run.method.name for run in finished]))
         return {}
 
     monkeypatch.setattr("scripts.comparing.run.run_all", run_all)
@@ -186,14 +184,14 @@ def test_runs_that_a_list_has_lend_their_phase_one_where_their_folder_is(
         for run in runs:
             if run.method.name in ("label propagation", "UPL"):
                 (run.folder / "summary.json").unlink()
-    words = ["--benchmark", "small", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
-    compare([*words, "--kept", str(tmp_path / "kept.jsonl")])
-    assert given == [(["label propagation", "UPL"] * 2, ["zero-shot", "CoFT"] * 2)]
+    arguments = ["--benchmark", "small", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    compare([*arguments, "--kept", str(tmp_path / "kept.jsonl")])
+    assert calls == [(["label propagation", "UPL"] * 2, ["zero-shot", "CoFT"] * 2)]
 
 
 @pytest.mark.parametrize(
     "flags", [["--again", "UPL"], ["--benchmark", "small", "--kept", "list.jsonl", "--again", "UPLL"]]
 )
-def test_a_row_to_run_again_is_one_of_a_list(flags: list[str]) -> None:
+def test_again_needs_a_list_and_a_row(flags: list[str]) -> None:
     with pytest.raises(UserError, match=r"^--again"):
         compare([*flags, "--no-run"])

@@ -1,4 +1,4 @@
-"""The paper's table: what it needs, what it takes, who does which run, and what comes of it."""
+"""The paper's table: declaration, missing data and weights, costs, parts, and results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROWS = ["zero-shot", "UPL", "CoFT", "supervised, all labels"]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All eleven sets."""
+    """Data root with all eleven sets."""
     folder = tmp_path_factory.mktemp("data")
     for name in SETS:
         write_set(folder, name)
@@ -47,16 +47,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """OpenAI's weights are to be here, and are not."""
+def weights_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Path where OpenAI's weights are missing."""
     path = tmp_path / "ViT-B-16.pt"
     for module in ("coft.backbones.load", "scripts.comparing.needs"):
         monkeypatch.setattr(f"{module}.openai_file", lambda name: path)
     return path
 
 
-def declared(path: Path, backbone: str = "ViT-B/16", sets: tuple[str, ...] = ("dtd", "eurosat")) -> Path:
-    """A declaration of a few made-up sets and rows."""
+def write_declaration(path: Path, backbone: str = "ViT-B/16", sets: tuple[str, ...] = ("dtd", "eurosat")) -> Path:
+    """Write a declaration with a few synthetic sets and rows."""
     content = yaml.safe_load((Path(load.HOME) / "configs" / "paper.yaml").read_text())
     content["sets"] = {name: vars(facts(name)) for name in sets}
     rows = {row if isinstance(row, str) else row["name"]: row for row in content["methods"]}
@@ -65,10 +65,10 @@ def declared(path: Path, backbone: str = "ViT-B/16", sets: tuple[str, ...] = ("d
     return path
 
 
-# ------------------------------------------------------------------ what is declared
+# ------------------------------------------------------------------ declaration
 
 
-def test_the_declaration_is_that_of_the_issue() -> None:
+def test_declaration_of_the_paper() -> None:
     paper = read_benchmark("paper")
     assert len(paper.sets) == 11 and {unit.backbone for unit in paper.units} == {"ViT-B/16"}
     names = [method.name for method in paper.methods]
@@ -81,7 +81,7 @@ def test_the_declaration_is_that_of_the_issue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["--benchmark", "paper", "--sets", "dtt"], "--sets: 'dtt'.*dtd"),
         (["--benchmark", "small", "--backbone", "RN50"], "--backbone is for --benchmark paper"),
@@ -91,19 +91,19 @@ def test_the_declaration_is_that_of_the_issue() -> None:
         (["--benchmark", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
-def test_mistakes_are_named(words: list[str], said: str) -> None:
-    with pytest.raises((UserError, OSError), match=said):
-        compare(words)
+def test_mistakes_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises((UserError, OSError), match=message):
+        compare(arguments)
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"])
-def test_a_part_is_one_of_several(part: str) -> None:
+def test_invalid_parts_are_refused(part: str) -> None:
     with pytest.raises(UserError, match=r"--part.*expected I/N"):
         compare(["--benchmark", "paper", f"--part={part}"])
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "message"),
     [
         ({"sets": {"dtd": {"classes": 3}}}, "sets.dtd has no 'title'"),
         ({"methods": ["UPL", {"name": "UPL", "trainer": "UPL"}]}, "'UPL' is listed twice"),
@@ -116,28 +116,28 @@ def test_a_part_is_one_of_several(part: str) -> None:
         ({"settings": {"OPTIM.LR": {"a": 1}}}, "settings.OPTIM.LR"),
     ],
 )
-def test_a_declaration_that_is_none_is_named(tmp_path: Path, parts: dict[str, Any], said: str) -> None:
-    path = declared(tmp_path / "mine.yaml")
+def test_invalid_declaration_is_named(tmp_path: Path, parts: dict[str, Any], message: str) -> None:
+    path = write_declaration(tmp_path / "mine.yaml")
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | parts))
-    with pytest.raises(UserError, match=rf"mine.yaml: not as configs/paper.yaml is \(.*{said}"):
+    with pytest.raises(UserError, match=rf"mine\.yaml: .*{message}"):
         read_benchmark(str(path))
 
 
-def test_a_declaration_of_aliases_or_brackets_does_not_grow(tmp_path: Path) -> None:
+def test_declaration_of_nested_aliases_or_brackets_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     rows = "".join(f", K{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(30))
-    sound = declared(path).read_text()
-    for text in (f"{sound}settings: {{K0: &a0 [x]{rows}}}\n", "[" * 5000):
+    valid = write_declaration(path).read_text()
+    for text in (f"{valid}settings: {{K0: &a0 [x]{rows}}}\n", "[" * 5000):
         path.write_text(text)
-        with pytest.raises(UserError, match=r"mine.yaml: not as configs/paper.yaml is"):
+        with pytest.raises(UserError, match=r"mine\.yaml"):
             read_benchmark(str(path))
 
 
-# ------------------------------------------------------------------ what is missing
+# ------------------------------------------------------------------ missing data and weights
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_made_up_sets_are_as_coops(root: Path, name: str) -> None:
+def test_synthetic_sets_have_layouts_of_coop(root: Path, name: str) -> None:
     assert missing_dataset(name, facts(name), root) == ""
     kind = NAMES.get(name) or "".join(word.title() for word in name.split("_"))
     data = load_set(kind, root)
@@ -145,14 +145,14 @@ def test_made_up_sets_are_as_coops(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_set_that_is_missing_or_another_is_named_with_what_to_do(root: Path, tmp_path: Path, name: str) -> None:
+def test_missing_or_different_set_is_named_with_a_remedy(root: Path, tmp_path: Path, name: str) -> None:
     assert f"bash scripts/data.sh {name} --data {tmp_path}" in missing_dataset(name, facts(name), tmp_path)
     line = missing_dataset(name, replace(facts(name), test=99), root)
     assert str(root) in line and "expected" in line and str(SIZES["test"]) in line
     assert "another version" in line or name == "imagenet"
 
 
-def test_a_split_that_is_not_coops_is_named(tmp_path: Path) -> None:
+def test_split_other_than_coops_is_named(tmp_path: Path) -> None:
     write_set(tmp_path, "dtd")
     path = split_file("dtd", tmp_path)
     path.rename(path.with_suffix(".kept"))
@@ -164,75 +164,75 @@ def test_a_split_that_is_not_coops_is_named(tmp_path: Path) -> None:
     assert "lacks CoOp's split" in line and f"rm {path} && bash" in line
 
 
-def test_weights_of_a_wrong_checksum_are_named(no_weights: Path) -> None:
+def test_missing_or_wrong_weights_are_named(weights_path: Path) -> None:
     assert re.search(r"not here: curl .*ViT-B-16.pt https://", missing_weights("ViT-B/16"))
-    no_weights.write_bytes(b"something else")
+    weights_path.write_bytes(b"something else")
     assert "does not match OpenAI's file" in missing_weights("ViT-B/16")
     assert missing_weights("embedded") == ""
 
 
-def test_a_dry_run_says_what_is_missing_and_what_it_takes_and_does_nothing(
-    no_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_dry_run_prints_missing_data_and_costs(
+    weights_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = ["--benchmark", "paper", "--sets", "sun397,dtd", "--data", str(tmp_path), "--output", str(out)]
-    assert compare([*words, "--seeds", "1", "--dry-run", "--gpus", "0,1"]) == 0
-    said = capsys.readouterr().err
-    assert "13 rows, 26 runs; to be done: 26" in said and "26 runs cannot be done" in said
-    assert "weights of ViT-B/16 are not here" in said and f"data.sh dtd --data {tmp_path}" in said
-    costs = {row[0]: row[1:] for row in table_rows(said)}
-    (total,) = re.findall(r"about (\d+) GPU hours", said)
+    arguments = ["--benchmark", "paper", "--sets", "sun397,dtd", "--data", str(tmp_path), "--output", str(out)]
+    assert compare([*arguments, "--seeds", "1", "--dry-run", "--gpus", "0,1"]) == 0
+    printed = capsys.readouterr().err
+    assert "13 rows, 26 runs; to be done: 26" in printed and "26 runs cannot be done" in printed
+    assert "weights of ViT-B/16 are not here" in printed and f"data.sh dtd --data {tmp_path}" in printed
+    costs = {row[0]: row[1:] for row in table_rows(printed)}
+    (total,) = re.findall(r"about (\d+) GPU hours", printed)
     assert float(costs["sun397, ViT-B/16"][1]) > float(costs["dtd, ViT-B/16"][1]) > 0
     assert int(total) == pytest.approx(sum(float(row[1]) for name, row in costs.items() if "," in name), abs=1)
     assert not out.exists()
 
 
-def test_nothing_starts_where_nothing_can_be_run(no_weights: Path, tmp_path: Path, root: Path) -> None:
-    no_weights.write_bytes(b"something else")
-    words = ["--benchmark", "paper", "--sets", "dtd", "--seeds", "1", "--output", str(tmp_path / "out")]
-    with pytest.raises(UserError, match=r"nothing can be run: .*does not match OpenAI's file"):
-        compare([*words, "--data", str(root)])
+def test_nothing_starts_without_weights(weights_path: Path, tmp_path: Path, root: Path) -> None:
+    weights_path.write_bytes(b"something else")
+    arguments = ["--benchmark", "paper", "--sets", "dtd", "--seeds", "1", "--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"does not match OpenAI's file"):
+        compare([*arguments, "--data", str(root)])
     assert not (tmp_path / "out").exists()
 
 
-# ------------------------------------------------------------------ what it takes
+# ------------------------------------------------------------------ costs
 
 
 @pytest.fixture(scope="module")
-def of_imagenet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """ImageNet's runs of one seed by row."""
+def imagenet_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Runs on ImageNet with one seed, by row."""
     folder = tmp_path_factory.mktemp("plan")
     planned = plan_units(restrict(read_benchmark("paper"), ["imagenet"], [], [1]), str(folder), folder / "out")
     return {run.method.name: run for runs in planned.values() for run in runs}
 
 
-def test_costs_are_of_the_passes_that_runs_make(of_imagenet: dict[str, Run]) -> None:
+def test_costs_follow_the_passes_of_runs(imagenet_runs: dict[str, Run]) -> None:
     whole = read_benchmark("paper").sets["imagenet"]
-    took = {name: hours(run, whole) for name, run in of_imagenet.items()}
-    assert took["zero-shot"] < took["TransCLIP"] < took["UPL"] < took["CoFT"] < took["CoFT+"] * 1.01
+    cost = {name: hours(run, whole) for name, run in imagenet_runs.items()}
+    assert cost["zero-shot"] < cost["TransCLIP"] < cost["UPL"] < cost["CoFT"] < cost["CoFT+"] * 1.01
     # two peers, ten epochs of three forward passes each, and six labellings of two views, 33.7 GFLOP
     least = 2 * 1.281e6 * 33.7e9 * (10 * 3 + 6 * 2) / 125e12 / 3600
-    assert least < took["CoFT"] < 1.3 * least
+    assert least < cost["CoFT"] < 1.3 * least
     half = replace(whole, train=whole.train // 2)
-    assert hours(of_imagenet["CoFT"], half) == pytest.approx(took["CoFT"] / 2, rel=0.1)
-    memory = {name: gigabytes(run, whole) for name, run in of_imagenet.items()}
+    assert hours(imagenet_runs["CoFT"], half) == pytest.approx(cost["CoFT"] / 2, rel=0.1)
+    memory = {name: gigabytes(run, whole) for name, run in imagenet_runs.items()}
     assert max(memory.values()) < 16 and memory["zero-shot"] < 3 < memory["CoFT"]
-    assert gigabytes(of_imagenet["CoFT"], Facts("few", 10, 100, 0, 100)) < memory["CoFT"]
+    assert gigabytes(imagenet_runs["CoFT"], Facts("few", 10, 100, 0, 100)) < memory["CoFT"]
 
 
-def test_parts_are_whole_apart_and_alike(tmp_path: Path) -> None:
+def test_parts_are_disjoint_complete_and_balanced(tmp_path: Path) -> None:
     runs = [toy_run(tmp_path, f"run {number}") for number in range(30)]
-    took = {run: float(2 + number % 7) for number, run in enumerate(runs)}
+    cost = {run: float(2 + number % 7) for number, run in enumerate(runs)}
     for count in (1, 2, 4):
-        parts = [runs_of_part(runs, (number, count), took.__getitem__) for number in range(1, count + 1)]
+        parts = [runs_of_part(runs, (number, count), cost.__getitem__) for number in range(1, count + 1)]
         assert sorted(run.method.name for part in parts for run in part) == sorted(run.method.name for run in runs)
-        loads = [sum(took[run] for run in part) for part in parts]
+        loads = [sum(cost[run] for run in part) for part in parts]
         assert max(loads) - min(loads) <= 8
-        again = runs_of_part(runs[::-1], (1, count), took.__getitem__)
+        again = runs_of_part(runs[::-1], (1, count), cost.__getitem__)
         assert {*again} == {*parts[0]}
 
 
-def test_parts_that_end_at_once_share_a_list(tmp_path: Path) -> None:
+def test_concurrent_parts_share_a_list(tmp_path: Path) -> None:
     kept = tmp_path / "kept.jsonl"
     right = {"end": np.array([True, False])}
     with ThreadPoolExecutor(8) as pool:
@@ -240,12 +240,12 @@ def test_parts_that_end_at_once_share_a_list(tmp_path: Path) -> None:
     assert len(read_list(kept)) == 24
 
 
-# ------------------------------------------------------------------ the table
+# ------------------------------------------------------------------ table
 
 
 @pytest.fixture
 def finished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path) -> list[str]:
-    """Words of a command whose runs are made by `finish`, but one row of EuroSAT's, which fails."""
+    """Arguments of a command whose runs are made by `finish`, except one row of EuroSAT, which fails."""
     rates = {"zero-shot": 0.5, "UPL": 0.6, "CoFT": 0.8, "supervised, all labels": 0.9}
 
     def do_runs(runs: list[Run], *_: object) -> dict[Run, str]:
@@ -255,17 +255,17 @@ def finished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path) -> lis
 
     monkeypatch.setattr(benchmark_runs, "do_runs", do_runs)
     monkeypatch.setattr("scripts.comparing.needs.missing_weights", lambda *_: "")
-    declaration = declared(tmp_path / "mine.yaml")
+    declaration = write_declaration(tmp_path / "mine.yaml")
     return ["--benchmark", str(declaration), "--data", str(root), "--output", str(tmp_path / "out")]
 
 
-def test_the_table_in_its_three_forms(
+def test_table_in_three_forms(
     finished: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(benchmark_runs, "versions", lambda toolbox: {"commit": "other"})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLED_FROM", str(tmp_path / "elsewhere"))
-    assert compare(finished[:-2]) == 1  # runs failed
+    assert compare(finished[:-2]) == 1  # some runs failed
     folder = tmp_path.resolve() / "output" / "benchmark"
     assert f"  {folder / 'mine.md'}\n" in capsys.readouterr().out
     text = (folder / "mine.md").read_text()
@@ -288,21 +288,21 @@ def test_the_table_in_its_three_forms(
     assert (folder / "mine.png").stat().st_size > 1000
 
 
-def test_what_is_missing_is_left_out_and_the_same_command_goes_on(
+def test_missing_set_is_skipped_until_it_exists(
     finished: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*finished, "--data", str(tmp_path / "some")]
+    arguments = [*finished, "--data", str(tmp_path / "some")]
     write_set(tmp_path / "some", "dtd")
-    assert compare(words) == 1
-    said = capsys.readouterr()
-    assert f"data.sh eurosat --data {tmp_path / 'some'}" in said.err and "| Dtd |" in re.sub(" +", " ", said.out)
+    assert compare(arguments) == 1
+    printed = capsys.readouterr()
+    assert f"data.sh eurosat --data {tmp_path / 'some'}" in printed.err and "| Dtd |" in re.sub(" +", " ", printed.out)
     write_set(tmp_path / "some", "eurosat")
-    compare(words)
-    said = capsys.readouterr()
-    assert "missing:" not in said.err and "to be done: 10" in said.err and "Eurosat" in said.out
+    compare(arguments)
+    printed = capsys.readouterr()
+    assert "missing:" not in printed.err and "to be done: 10" in printed.err and "Eurosat" in printed.out
 
 
-def test_differences_of_more_than_a_point_are_pointed_out_where_ours_should_be_the_same() -> None:
+def test_differences_from_published_results_are_listed() -> None:
     figures = [Published("UPL", "UPL", "ViT-B/16", "a table", {"dtd": 44.7, "eurosat": 60.0}, check=True)]
     ours = {("ViT-B/16", "UPL", "dtd"): 46.0, ("ViT-B/16", "UPL", "eurosat"): 60.9, ("RN50", "UPL", "dtd"): 9.0}
     (line,) = deviations(figures, ours)

@@ -9,22 +9,22 @@ import train
 from scripts.picture import picture, predictions, round_robin
 
 
-def test_classes_take_turns() -> None:
+def test_images_alternate_between_classes() -> None:
     images = pd.DataFrame({"class": ["b", "b", "a", "a", "a"], "path": list("12345")})
     assert list(round_robin(images, 4)["path"]) == ["3", "1", "4", "2"]
 
 
-def test_a_finished_run(tmp_path: Path, shapes: Path, checkpoints: dict[str, Path]) -> None:
+def test_picture_of_a_finished_run(tmp_path: Path, shapes: Path, checkpoints: dict[str, Path]) -> None:
     folder = tmp_path / "run"
-    words = ["--root", str(shapes), "--seed", "1", "--trainer", "UPL", "--backbone", str(checkpoints["resnet"])]
-    words += ["--output-dir", str(folder), "DATASET.NAME", "Shapes", "DATALOADER.NUM_WORKERS", "0"]
-    assert train.main([*words, "OPTIM.MAX_EPOCH", "1", "TRAINER.UPL.SEEDS_PER_CLASS", "1"]) == 0
+    arguments = ["--root", str(shapes), "--seed", "1", "--trainer", "UPL", "--backbone", str(checkpoints["resnet"])]
+    arguments += ["--output-dir", str(folder), "DATASET.NAME", "Shapes", "DATALOADER.NUM_WORKERS", "0"]
+    assert train.main([*arguments, "OPTIM.MAX_EPOCH", "1", "TRAINER.UPL.SEEDS_PER_CLASS", "1"]) == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".txt"}
-    table_of_run, name = predictions(folder)
-    right = 100 * (table_of_run["run"] == table_of_run["class"]).mean()
-    assert name == "UPL" and len(table_of_run) == 18
-    assert right == pytest.approx(pd.read_json(folder / "summary.json", typ="series")["results"]["accuracy_test"])
-    for row in table_of_run.to_dict("records"):
+    predicted, name = predictions(folder)
+    accuracy = 100 * (predicted["run"] == predicted["class"]).mean()
+    assert name == "UPL" and len(predicted) == 18
+    assert accuracy == pytest.approx(pd.read_json(folder / "summary.json", typ="series")["results"]["accuracy_test"])
+    for row in predicted.to_dict("records"):
         is_right = row["run"] == row["class"], row["zero_shot"] == row["class"]
         assert row["kind"] == {(True, True): "right", (True, False): "corrected"}.get(is_right, "wrong")
     assert picture([str(folder)]) == 0

@@ -1,4 +1,4 @@
-"""The command that a review prints is one that the scripts understand."""
+"""The command printed by a review is valid for the scripts."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from trainers import extend_cfg
 from trainers.config import make_cfg
 
 
-def settings(trainer: str, words: list[str]) -> Any:
-    """Settings of a run by a script, as they would be written to its folder."""
-    argv = launch.train_arguments(trainer, launch.parse(trainer, words))
+def config_of(trainer: str, arguments: list[str]) -> Any:
+    """Return the config of a run by a script."""
+    argv = launch.train_arguments(trainer, launch.parse(trainer, arguments))
     return make_cfg(make_parser().parse_args(argv), extend_cfg)
 
 
-def test_it_repeats_all_settings_of_the_run(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_command_repeats_all_settings_of_the_run(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     images, run = tmp_path / "my images", tmp_path / "run"
     write_run(run, write_images(images, [f"{i}.png" for i in range(40)]), ["cat", "dog"], tested=False)
     flags = ["--backbone", str(checkpoints["vit"]), "--seed", "5", "--output-dir", str(run)]
     keys = ["INPUT.AUGMENT", "aerial", "TRAINER.COFTPLUS.PHASE2.LR", "0.0002", "TRAIN.GUARD", "False"]
     keys += ["OPTIM.LR", "0.02", "TRAINER.COFTPLUS.DESCRIPTIONS.FROM", "none", "DATALOADER.TRAIN_X.BATCH_SIZE", "7"]
-    cfg = settings("CoFTPlus", ["folder", "--images", str(images), "--classes", "cat, dog", *flags, *keys])
+    cfg = config_of("CoFTPlus", ["folder", "--images", str(images), "--classes", "cat, dog", *flags, *keys])
     (run / "config.yaml").write_text(cfg.dump())
     classes = tmp_path / "classes.txt"
     classes.write_text("cat | tom\nhound\n")
-    bash, script, *words = shlex.split(command_with(read_reviewed(run), classes))
+    bash, script, *arguments = shlex.split(command_with(read_reviewed(run), classes))
     assert bash == "bash" and Path(script).samefile(launch.ROOT / "scripts" / "coft_plus.sh")
-    rerun = settings("CoFTPlus", words)
+    rerun = config_of("CoFTPlus", arguments)
     before, after = (flatten(yaml.safe_load(tree.dump())) for tree in (cfg, rerun))
     assert {name for name in before | after if before.get(name) != after.get(name)} == {"DATASET.CLASSES", "OUTPUT_DIR"}
     assert after["DATASET.CLASSES"] == str(classes) and after["OUTPUT_DIR"] == f"{run}-2"

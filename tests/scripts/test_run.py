@@ -1,4 +1,4 @@
-"""Runs are done, stopped, gone on with and counted; train.py is a toy."""
+"""Execution of runs: failures, signals, resumption, locks and progress, with a toy in place of train.py."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from scripts.comparing.run import LOG, Job, Progress, child_environment, run_all
 from .toy_runs import starts, toy_command, toy_run
 
 
-def test_all_run_and_a_failed_one_does_not_stop_the_rest(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    first, bad, last = (toy_run(tmp_path, name, how) for name, how in (("a", "works"), ("b", "fails"), ("c", "works")))
-    failures = run_all([first, bad, last], command=toy_command(tmp_path))
-    assert list(failures) == [bad] and failures[bad].startswith("out of luck; see ")
-    assert first.summary() and last.summary() and not bad.summary()
+def test_failed_run_does_not_stop_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first, failing, last = (
+        toy_run(tmp_path, name, behaviour) for name, behaviour in (("a", "works"), ("b", "fails"), ("c", "works"))
+    )
+    failures = run_all([first, failing, last], command=toy_command(tmp_path))
+    assert list(failures) == [failing] and failures[failing].startswith("simulated failure; see ")
+    assert first.summary() and last.summary() and not failing.summary()
     lines = capfd.readouterr().err
-    assert "[2 of 3] b on toy, RN50, seed 1: failed: out of luck" in lines and "[3 of 3]" in lines
+    assert "[2 of 3] b on toy, RN50, seed 1: failed: simulated failure" in lines and "[3 of 3]" in lines
 
 
-def test_a_run_that_leaves_another_config_failed(tmp_path: Path) -> None:
+def test_run_with_another_config_has_failed(tmp_path: Path) -> None:
     run = toy_run(tmp_path, "a")
     other = type(run)(run.method, run.dataset, run.backbone, 1, run.arguments, run.folder, {"SEED": 2})
     assert "left no summary.json with the config" in run_all([other], command=toy_command(tmp_path))[other]
 
 
-def test_a_crash_is_named_by_its_signal(tmp_path: Path) -> None:
+def test_crash_is_reported_with_its_signal(tmp_path: Path) -> None:
     run = toy_run(tmp_path, "a")
     command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
     assert run_all([run], command=command)[run].startswith("killed by SIGKILL; see ")
 
 
-def test_jobs_run_at_the_same_time_and_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_run_in_parallel_and_share_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     runs = [toy_run(tmp_path / "runs", name, "together") for name in "ab"]  # each waits for the other
     assert run_all(runs, jobs=2, command=toy_command(tmp_path)) == {}
@@ -52,9 +54,9 @@ def test_jobs_run_at_the_same_time_and_share_the_threads(tmp_path: Path, monkeyp
 
 
 def session(folder: Path, ignored: bool) -> None:
-    """Do three runs of which the second hangs, as a script started by a shell does."""
+    """Do three runs, of which the second hangs, in a session like that of a shell script."""
     os.setsid()
-    # set in any case: tests that run in the background of a shell are born with SIGINT ignored
+    # always set: tests in the background of a shell inherit an ignored SIGINT
     signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
     try:
         run_all(
@@ -72,25 +74,25 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "ignored"), [("SIGTERM", False), ("SIGINT", False), ("SIGTERM", True)])
-def test_a_stopped_session_stops_its_run_and_goes_on(tmp_path: Path, number: str, ignored: bool) -> None:
-    # a fork has imported what takes seconds
+def test_stopped_session_stops_its_run_and_can_be_resumed(tmp_path: Path, number: str, ignored: bool) -> None:
+    # a fork saves the import of slow modules
     process = multiprocessing.get_context("fork").Process(target=session, args=(tmp_path, ignored))
     process.start()
     assert process.pid
     wait_for(tmp_path / "b" / "half")
-    time.sleep(0.1)  # until the toy listens
+    time.sleep(0.1)  # until the toy handles signals
     os.kill(process.pid, getattr(signal, number))
     process.join(15)
     assert process.exitcode == 130
     a, b, c = (toy_run(tmp_path, name, how) for name, how in (("a", "works"), ("b", "hangs"), ("c", "works")))
     assert a.summary() and not b.summary() and starts(c) == []
     assert (b.folder / "interrupted").exists() == (not ignored)
-    assert run_all([b, c], command=toy_command(tmp_path)) == {}  # not locked: the stopped run is gone
+    assert run_all([b, c], command=toy_command(tmp_path)) == {}  # the stopped run has released its lock
     assert b.summary() and c.summary() and len(starts(a)) == 1 and len(starts(b)) == 2
 
 
-def test_a_run_that_another_process_is_at_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """As after SIGKILL, which leaves the runs of a session alive."""
+def test_run_of_another_process_is_awaited(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """After SIGKILL the runs of a session continue."""
     run, free = toy_run(tmp_path, "a"), toy_run(tmp_path, "b")
     run.folder.mkdir()
     holder = f"""
@@ -110,11 +112,11 @@ subprocess.run({[*toy_command(tmp_path), *run.arguments]!r}, check=True)
     assert "finished by another process" in capfd.readouterr().err
 
 
-def test_logs_are_kept_and_locked_only_while_a_run_lives(tmp_path: Path) -> None:
+def test_log_is_appended_and_locked_only_during_a_run(tmp_path: Path) -> None:
     run = toy_run(tmp_path, "a", "fails")
     for _ in range(2):
         run_all([run], command=toy_command(tmp_path))
-    assert (run.folder / LOG).read_text().count("out of luck") == 2
+    assert (run.folder / LOG).read_text().count("simulated failure") == 2
     with (run.folder / LOG).open("a") as log:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert len(starts(run)) == 2
@@ -127,33 +129,33 @@ def of(trainer: str, dataset: str, seed: int = 1) -> Run:
     return Run(Method(trainer, trainer), dataset, "embedded", seed, (), Path(), {})
 
 
-def test_a_run_is_expected_to_take_what_the_most_alike_took() -> None:
+def test_expected_time_is_that_of_the_most_similar_runs() -> None:
     seconds = {of("CoFT", "digits"): 100.0, of("CoFT", "digits", 2): 200.0, of("CoFT", "icons"): 600.0}
     seconds[of("UPL", "digits")] = 20.0
-    alike, same_trainer, other = of("CoFT", "digits", 3), of("CoFT", "emoji"), of("CoOp", "emoji")
-    progress = Progress([alike, same_trainer, other], seconds, jobs=2)
-    assert progress.expected == {alike: 150.0, same_trainer: 300.0, other: 230.0}
+    similar, same_trainer, other = of("CoFT", "digits", 3), of("CoFT", "emoji"), of("CoOp", "emoji")
+    progress = Progress([similar, same_trainer, other], seconds, jobs=2)
+    assert progress.expected == {similar: 150.0, same_trainer: 300.0, other: 230.0}
     assert progress.remaining() == pytest.approx((150 + 300 + 230) / 2)
-    progress.finished(alike, 500.0, "500 s")
+    progress.finished(similar, 500.0, "500 s")
     assert progress.expected[same_trainer] == pytest.approx((100 + 200 + 600 + 500) / 4)
 
 
-def test_what_runs_under_way_say_counts_before_one_has_finished() -> None:
+def test_expected_time_before_a_run_has_finished() -> None:
     first, second = of("CoFT", "digits"), of("CoFT", "icons")
     progress = Progress([first, second], {}, jobs=1)
     progress.show({first: (0.0, 30.0)})
     assert progress.expected[first] == progress.expected[second]  # nothing is known
     progress.show({first: (0.25, 100.0)})
-    progress.show({first: (0.25, 150.0)})  # it has said nothing since
+    progress.show({first: (0.25, 150.0)})  # no new output
     assert progress.expected == {first: 400.0, second: 400.0}
     assert progress.remaining() == pytest.approx(300 + 400)
     progress.finished(first, 500.0, "500 s")
     assert progress.remaining() == 500
 
 
-def test_the_share_that_is_done_is_read_from_the_log(tmp_path: Path) -> None:
+def test_progress_is_read_from_the_log(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
-    path.write_text("CoFT, Phase II, epoch 9 of 9: 99 %, 1 s left, of an earlier start\n")
+    path.write_text("CoFT, Phase II, epoch 9 of 9: 99 %, 1 s left, in an earlier log\n")
     code = "print('CoFT, epoch 1 of 4: 25 %, 9 s left'); print('CoFT, epoch 3 of 4: 75 %, 3 s left')"
     with path.open("a") as log:
         job = Job(of("CoFT", "digits"), log, [sys.executable, "-c", code])

@@ -1,4 +1,4 @@
-"""Finished runs of the benchmark's small form that nobody has made, and their report."""
+"""Made-up results of the small benchmark, and their report."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ RATES = {"zero-shot": 0.5, "label propagation": 0.6, "UPL": 0.6, "CoFT": 0.8}
 
 
 def finish(runs: list[Run], rates: dict[str, float] = RATES, images: int = 400) -> None:
-    """Leave what finished runs leave, with a method's share of right test images."""
+    """Write the files of finished runs, with the given accuracies."""
     for run in runs:
-        told = {"confidence_test": 100 * rates[run.method.name] + 3, "calibration_error_test": 4.0}
+        results = {"confidence_test": 100 * rates[run.method.name] + 3, "calibration_error_test": 4.0}
         versions = {"commit": "abc"}
-        write_summary(run.folder, config=run.config, seed=run.seed, seconds=12.0, versions=versions, results=told)
-        right = np.random.default_rng(run.seed).random(images) < rates[run.method.name]
+        write_summary(run.folder, config=run.config, seed=run.seed, seconds=12.0, versions=versions, results=results)
+        is_correct = np.random.default_rng(run.seed).random(images) < rates[run.method.name]
         table = pd.DataFrame(
-            {"image": range(images), "class": "cat", "phase1": "dog", "end": np.where(right, "cat", "dog")}
+            {"image": range(images), "class": "cat", "phase1": "dog", "end": np.where(is_correct, "cat", "dog")}
         )
         is_coft = run.method.trainer == "CoFT"
         table.drop(columns=[] if is_coft else ["phase1"]).to_csv(run.folder / "test_predictions.csv", index=False)

@@ -1,4 +1,4 @@
-"""What finished runs leave, and runs of a toy in the place of train.py: it leaves that, or fails, or takes its time."""
+"""Files of finished runs, and a toy in place of train.py, which succeeds, fails or hangs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ folder, config, accuracy, behaviour = Path(sys.argv[1]), sys.argv[2], float(sys.
 with (folder / "starts").open("a") as file:
     file.write(f"{os.environ['OMP_NUM_THREADS']}\\n")
 if behaviour == "fails":
-    sys.exit("error: out of luck")
+    sys.exit("error: simulated failure")
 if behaviour == "hangs" and not (folder / "half").exists():
     (folder / "half").touch()
     try:
@@ -44,27 +44,27 @@ summary |= {"results": {"accuracy_test": accuracy}, "config": config, "ensemble"
 
 
 def toy_command(folder: Path) -> list[str]:
-    """Write the toy; what to put before a run's arguments."""
+    """Write the toy. Returns the command to which the arguments of a run are appended."""
     path = folder / "toy.py"
     path.write_text(TOY)
     return [sys.executable, str(path)]
 
 
 def toy_run(output: Path, name: str, behaviour: str = "works", accuracy: float = 80.0) -> Run:
-    """A run of the toy."""
+    """Make a run of the toy."""
     config = {"TRAINER.NAME": name, "SEED": 1}
     arguments = (str(output / name), yaml.safe_dump(config), str(accuracy), behaviour)
     return Run(Method(name, "UPL"), "toy", "RN50", 1, arguments, output / name, config)
 
 
 def starts(run: Run) -> list[str]:
-    """OMP_NUM_THREADS of each time that a run was started."""
+    """Return OMP_NUM_THREADS of each start of a run."""
     path = run.folder / "starts"
     return path.read_text().split() if path.is_file() else []
 
 
 def write_summary(folder: Path, trainer: str = "UPL", seed: int = 1, **more: Any) -> Path:
-    """Leave what a finished run of the project leaves; `results` as accuracies by name."""
+    """Write the summary of a finished run of the project."""
     folder.mkdir(parents=True, exist_ok=True)
     config = more.pop("config", {"SEED": seed, "TRAINER": {"NAME": trainer}})
     summary = {"trainer": trainer, "dataset": "Digits", "backbone": "embedded", "seed": seed, "shots": -1}
@@ -73,7 +73,7 @@ def write_summary(folder: Path, trainer: str = "UPL", seed: int = 1, **more: Any
     return folder
 
 
-# ------------------------------------------------------------------ logs of CoOp and its kin
+# ------------------------------------------------------------------ logs of CoOp and similar plugins
 
 CONFIG = """***************
 ** Arguments **
@@ -124,7 +124,7 @@ def coop_log(
     name: str = "log.txt",
     **more: Any,
 ) -> Path:
-    """Leave a log as CoOp and its kin do."""
+    """Write a log as CoOp does."""
     place = top / folder / f"seed{seed}"
     place.mkdir(parents=True, exist_ok=True)
     more = {"dataset": "EuroSAT", "backbone": "RN50", "trainer": "CoOp", "shots": 16, "lr": 0.002, **more}

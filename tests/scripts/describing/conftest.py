@@ -1,4 +1,4 @@
-"""An endpoint, a list of class names, and describe.sh with both."""
+"""Fixtures: an endpoint, a list of class names, and describe.sh with both."""
 
 from __future__ import annotations
 

