@@ -1,3 +1,5 @@
+"""Rendering of drawings with random colours."""
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ from weights.pretrain.augment import LUMA, Drawings, compose, picture
 
 
 def _drawings(count: int = 64, luma: float | None = None) -> Drawings:
-    """Squares with a hole; ``luma`` gives them a colour of their own."""
+    """Make squares with a hole, in a given brightness or in random colours."""
     line = torch.zeros(count, 1, 64, 64)
     line[:, :, 16:48, 16:48] = 1
     silhouette = line.clone()
@@ -20,14 +22,14 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("luma", [None, 0.0, 0.5, 1.0])
-def test_what_is_drawn_stands_out_from_its_ground(luma):
+def test_drawing_contrasts_with_background(luma):
     images = compose(_drawings(256, luma), 0.0, _generator())
     brightness = torch.einsum("bchw,c->bhw", images, LUMA)
     contrast = (brightness[:, 20, 20] - brightness[:, 2, 2]).abs()
     assert contrast.min() > 0.2
 
 
-def test_letters_keep_their_holes():
+def test_holes_of_letters_show_background():
     drawings = _drawings(256)
     letters = Drawings(*vars(drawings).values())
     letters.glyph.fill_(True)
@@ -35,7 +37,7 @@ def test_letters_keep_their_holes():
     assert torch.equal(images[:, :, 32, 32], images[:, :, 2, 2])
 
 
-def test_the_same_seed_makes_the_same_pictures():
+def test_seed_determines_pictures():
     first, again, other = (picture(_drawings(8), 1.0, _generator(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

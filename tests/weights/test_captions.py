@@ -1,3 +1,5 @@
+"""Prompts for pre-training on drawings."""
+
 import clip
 import pytest
 import torch
@@ -14,12 +16,12 @@ def captions() -> Captions:
     return Captions(CONCEPTS, ALIASES, KINDS)
 
 
-def _many(captions: Captions, concept: int, count: int = 400):
+def _prompts(captions: Captions, concept: int, count: int = 400):
     return captions.prompts([concept] * count, torch.Generator().manual_seed(0))
 
 
-def test_prompts_start_and_end_with_the_marks_and_hold_the_name(captions):
-    prompts = _many(captions, 3)
+def test_prompts_contain_start_end_and_name(captions):
+    prompts = _prompts(captions, 3)
     rows = torch.arange(400)
     assert (prompts.tokens[:, 0] == captions.start).all()
     assert (prompts.tokens[rows, prompts.ends] == captions.end).all()
@@ -28,8 +30,8 @@ def test_prompts_start_and_end_with_the_marks_and_hold_the_name(captions):
         assert any(row[i : i + 2] == name for i in range(LENGTH - 1))
 
 
-def test_names_stand_at_many_positions_and_contexts_may_be_noise(captions):
-    prompts = _many(captions, 2)
+def test_positions_of_names_vary_and_contexts_may_be_noise(captions):
+    prompts = _prompts(captions, 2)
     rows = torch.arange(400)
     ends = prompts.positions[rows, prompts.ends]
     assert ends.min() <= 3
@@ -40,7 +42,7 @@ def test_names_stand_at_many_positions_and_contexts_may_be_noise(captions):
     assert not prompts.noise[rows, prompts.ends].any()
 
 
-def test_a_long_name_is_cut_to_fit():
+def test_long_name_is_truncated():
     long = Captions([" ".join(["heart"] * 80)], {}, ["icon"])
     prompts = long.prompts([0] * 50, torch.Generator().manual_seed(1))
     assert (prompts.ends < LENGTH).all()

@@ -24,16 +24,16 @@ def images():
 
 
 @torch.no_grad()
-def test_maps_come_with_the_features_that_clip_computes(teacher, student, images):
+def test_feature_maps_come_with_the_features_of_clip(teacher, student, images):
     target, second, third = resnet_maps(teacher.visual, images)
     torch.testing.assert_close(target, teacher.encode_image(images))
     assert (second.shape, third.shape) == ((3, 256, 8, 8), (3, 512, 4, 4))
-    learnt, tokens = vit_maps(student.visual, images)
-    torch.testing.assert_close(learnt, student.encode_image(images))
+    features, tokens = vit_maps(student.visual, images)
+    torch.testing.assert_close(features, student.encode_image(images))
     assert [grid.shape for grid in tokens] == [(3, 128, 8, 8)] * 2
 
 
-def test_hints_vanish_when_the_probe_says_what_the_teacher_says():
+def test_hint_loss_is_zero_if_probe_matches_teacher():
     hints = Hints(4, (4, 4))
     for probe in hints.probes:
         torch.nn.init.dirac_(probe.weight)
@@ -45,7 +45,7 @@ def test_hints_vanish_when_the_probe_says_what_the_teacher_says():
     assert hints([grid, grid], (-grid, -pooled)).item() == pytest.approx(2, abs=1e-5)
 
 
-def test_distillation_trains_the_image_encoder_and_leaves_the_teacher_alone(teacher, student, images):
+def test_distillation_trains_only_the_student(teacher, student, images):
     names = F.normalize(torch.randn(7, 256, generator=torch.Generator().manual_seed(2)), dim=1)
     distillation, hints = Distillation(teacher, names), Hints(128, (256, 512))
     losses = distillation(*vit_maps(student.visual, images), hints, images)
@@ -56,7 +56,7 @@ def test_distillation_trains_the_image_encoder_and_leaves_the_teacher_alone(teac
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_the_text_tower_is_taken_over(teacher, student):
+def test_text_tower_is_copied(teacher, student):
     take_text_tower(student, teacher)
     tokens = torch.tensor([[1, 5, 7, 19], [1, 2, 19, 0]])
     with torch.no_grad():

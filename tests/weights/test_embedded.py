@@ -1,4 +1,4 @@
-"""Compact checkpoints: what is stored, and what comes out when they are expanded."""
+"""Compact checkpoints: content, expansion, and the two that are shipped."""
 
 from dataclasses import replace
 from functools import cache
@@ -20,8 +20,8 @@ CHECKPOINTS = [path for path in (WEIGHTS / "embedded.pt", WEIGHTS / "embedded-vi
 
 
 @cache
-def made(name: str) -> dict:
-    """A compact checkpoint with random weights; not to be changed."""
+def make_checkpoint(name: str) -> dict:
+    """Make a compact checkpoint with random weights; read-only by convention."""
     torch.manual_seed(0)
     ids = sorted({int(token) for token in clip.tokenize(WORDS)[0] if token})
     return compact(build_clip(name, len(ids)).state_dict(), ids, {"name": name})
@@ -29,23 +29,23 @@ def made(name: str) -> dict:
 
 @pytest.fixture(scope="module", params=["embedded", "embedded-vit"])
 def checkpoint(request) -> dict:
-    return made(request.param)
+    return make_checkpoint(request.param)
 
 
 @pytest.fixture(scope="module")
 def expanded(checkpoint) -> dict:
-    """The same, expanded; not to be changed."""
+    """The expanded checkpoint; read-only by convention."""
     return expand(checkpoint)
 
 
-def test_saving_and_loading_keeps_every_bit(checkpoint, expanded, tmp_path):
+def test_saving_and_loading_is_lossless(checkpoint, expanded, tmp_path):
     save(checkpoint, tmp_path / "a.pt")
     loaded, direct = load_embedded(tmp_path / "a.pt"), expanded
     assert loaded.keys() == direct.keys()
     assert all(torch.equal(loaded[name], direct[name]) for name in direct)
 
 
-def test_the_stock_builder_takes_it_and_keeps_the_trained_rows(checkpoint, expanded):
+def test_clip_builder_accepts_checkpoint_and_keeps_trained_rows(checkpoint, expanded):
     model = build_model(expanded)
     assert model.token_embedding.weight.shape == (VOCABULARY, 128)
     assert model.positional_embedding.shape == (77, 128)
@@ -54,7 +54,7 @@ def test_the_stock_builder_takes_it_and_keeps_the_trained_rows(checkpoint, expan
     assert torch.equal(rows, checkpoint["state_dict"]["token_embedding.weight"].float())
 
 
-def test_the_stock_model_computes_what_the_small_vocabulary_computed(checkpoint, expanded):
+def test_expanded_model_has_features_of_compact_model(checkpoint, expanded):
     """Positions after the end mark never matter, and neither does the numbering of tokens."""
     ids = checkpoint["token_ids"]
     small = build_clip(checkpoint["meta"]["name"], len(ids)).eval()
@@ -69,12 +69,12 @@ def test_the_stock_model_computes_what_the_small_vocabulary_computed(checkpoint,
         torch.testing.assert_close(full.encode_image(images), small.encode_image(images), atol=1e-5, rtol=1e-5)
 
 
-def test_no_two_tokens_share_an_embedding(expanded):
+def test_token_embeddings_are_unique(expanded):
     rows = expanded["token_embedding.weight"]
     assert len(rows.float().unique(dim=0)) == VOCABULARY
 
 
-def test_spelled_embeddings_are_the_same_everywhere():
+def test_spelled_embedding_of_a_word():
     weight = (torch.arange(2048 * 4).reshape(2048, 4) % 255 - 127).to(torch.int8)
     rows = spelled_embeddings({"weight": weight, "scale": 0.5, "norm": 4.0})
     expected = torch.tensor(EXPECTED_ROW)
@@ -85,7 +85,7 @@ def test_spelled_embeddings_are_the_same_everywhere():
 EXPECTED_ROW = [-5.199999809265137, -3.700000047683716, -3.200000047683716, -2.700000047683716]
 
 
-def test_tokens_spelled_alike_are_near_each_other():
+def test_tokens_with_similar_spelling_have_similar_embeddings():
     ids = torch.tensor(sorted({int(t) for t in clip.tokenize("house houses building buildings cat cats")[0] if t}))
     torch.manual_seed(0)
     rows = torch.randn(len(ids), 64)
@@ -99,7 +99,7 @@ def test_tokens_spelled_alike_are_near_each_other():
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         ({"format": "other/1"}, "format"),
         ({"token_ids": torch.tensor([3, 2])}, "length"),
@@ -107,10 +107,10 @@ def test_tokens_spelled_alike_are_near_each_other():
         ({"state_dict": []}, "state_dict"),
     ],
 )
-def test_a_wrong_checkpoint_gets_one_clear_line(tmp_path, change, complaint):
+def test_wrong_checkpoint_is_named(tmp_path, change, message):
     path = tmp_path / "wrong.pt"
-    save(made("embedded") | change, path)
-    with pytest.raises(ValueError, match=complaint) as caught:
+    save(make_checkpoint("embedded") | change, path)
+    with pytest.raises(ValueError, match=message) as caught:
         load_embedded(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -130,16 +130,16 @@ digits_task = cache(digits)
 
 @pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
 class TestShipped:
-    def test_it_is_small(self, path):
+    def test_size(self, path):
         assert path.stat().st_size < 16_000_000
 
-    def test_it_holds_plain_data_and_tells_what_it_is(self, path):
+    def test_metadata(self, path):
         meta = torch.load(path, weights_only=True)["meta"]
         assert meta["name"] == path.stem
         assert meta["architecture"]["image_size"] == 64
         assert len(meta["packages"]) > 100
 
-    def test_names_with_unseen_words_do_not_collapse(self, path):
+    def test_names_with_unseen_words_have_distinct_features(self, path):
         checkpoint = torch.load(path, weights_only=True)
         seen = set(checkpoint["token_ids"].tolist())
         names = ["herbaceous", "samoyed", "rapeseed", "gazania", "boeing"]
@@ -150,8 +150,8 @@ class TestShipped:
         similarity = features @ features.t() - torch.eye(len(names))
         assert similarity.max() < 0.95
 
-    def test_it_reads_digits(self, path):
+    def test_accuracy_on_digits(self, path):
         model = build_model(load_embedded(path)).float().eval()
         task = digits_task()
-        some = replace(task, images=task.images[::4], labels=task.labels[::4])
-        assert accuracy(model, some) > {"embedded": 89, "embedded-vit": 83}[path.stem]
+        subset = replace(task, images=task.images[::4], labels=task.labels[::4])
+        assert accuracy(model, subset) > {"embedded": 89, "embedded-vit": 83}[path.stem]

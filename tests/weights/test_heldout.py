@@ -1,4 +1,4 @@
-"""The held-out data sets, from packages made here, and the licences of what is used."""
+"""Held-out data sets from synthetic packages, and licences of all packages."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def shelves(monkeypatch):
     monkeypatch.setattr(heldout, "shelves", lambda packages, cache: [*originals, copy])
 
 
-def test_the_data_set_has_coop_layout_without_exact_duplicates(shelves, tmp_path):
+def test_dataset_has_coop_layout_without_duplicates(shelves, tmp_path):
     split_file = heldout.build("icons", tmp_path, tmp_path / "cache")
     assert split_file == tmp_path / "icons" / "split_icons.json"
     split = json.loads(split_file.read_text())
@@ -45,15 +45,15 @@ def test_the_data_set_has_coop_layout_without_exact_duplicates(shelves, tmp_path
     assert heldout.build("icons", tmp_path / "again", tmp_path / "cache").read_text() == split_file.read_text()
 
 
-def test_nothing_held_out_is_trained_on():
+def test_held_out_packages_are_not_trained_on():
     trained = {package.npm_name for package in of_role("icons", "emoji", "fonts")}
-    held = {package.npm_name for package in of_role("heldout_icons", "heldout_emoji")}
-    assert not trained & held
+    held_out = {package.npm_name for package in of_role("heldout_icons", "heldout_emoji")}
+    assert not trained & held_out
     assert len(of_role("heldout_icons")) >= 10
     assert heldout.development_sets() < {package.name for package in of_role("heldout_icons")}
 
 
-def test_every_package_is_in_the_licence_table_with_a_permissive_licence():
+def test_licence_table_lists_all_packages():
     rows = list(csv.DictReader((WEIGHTS / "licences.csv").open()))
     listed = {(row["package"], row["version"]) for row in rows}
     assert listed == {(package.npm_name, package.version) for package in pinned()}
@@ -73,18 +73,18 @@ def iconify_set(tmp_path) -> Package:
     return package
 
 
-def test_hidden_icons_and_other_sizes_are_left_out(iconify_set, tmp_path):
+def test_hidden_icons_and_other_sizes_are_skipped(iconify_set, tmp_path):
     assert [drawing.name for drawing in drawings(iconify_set, tmp_path)] == ["square-16", "square-24"]
     assert [drawing.name for drawing in select_drawings(iconify_set, tmp_path)] == ["square-24"]
 
 
-def test_a_licence_that_is_not_permissive_stops_the_build(iconify_set, tmp_path):
+def test_non_permissive_licence_stops_the_build(iconify_set, tmp_path):
     assert licence_and_author(iconify_set, tmp_path) == ("GPL-3.0", "Somebody")
     with pytest.raises(ValueError, match=r"@iconify-json/tiny: licence GPL-3\.0 is not permissive"):
         licence_table(tmp_path, [iconify_set])
 
 
-def test_icons_are_rendered_whole_and_black(iconify_set, tmp_path):
+def test_icons_are_rendered_in_black(iconify_set, tmp_path):
     pytest.importorskip("resvg_py", reason="rendering needs weights/pretrain/requirements.txt")
     from weights.pretrain.render import render_icon
 

@@ -13,7 +13,7 @@ def _features(count: int = 6, width: int = 8) -> Features:
     return Features(image, text, torch.zeros(count, 1))
 
 
-def test_contrast_equals_a_loop_over_pairs():
+def test_contrastive_loss_against_a_loop():
     features = _features()
     labels = torch.tensor([0, 1, 0, 2, 3, 1])
     positives = labels[:, None] == labels
@@ -27,12 +27,12 @@ def test_contrast_equals_a_loop_over_pairs():
     assert math.isclose(float(contrast(features, torch.tensor(10.0), positives)), expected, rel_tol=1e-5)
 
 
-def test_pairs_of_one_concept_or_one_text_are_positives():
+def test_pairs_with_same_concept_or_text_are_positives():
     positives = same(torch.tensor([0, 0, 1]), torch.tensor([5, 6, 6]))
     assert positives.tolist() == [[True, True, False], [True, True, True], [False, True, True]]
 
 
-def test_words_share_the_target_and_nameless_rows_do_not_count():
+def test_bag_of_words_ignores_rows_without_words():
     logits = torch.tensor([[2.0, 0.0, 1.0], [9.0, -9.0, 0.0]])
     words = torch.tensor([[True, False, True], [False, False, False]])
     logs = logits[0].log_softmax(0)

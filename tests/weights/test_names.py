@@ -4,7 +4,7 @@ from weights.pretrain.names import concept, spoken
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "expected"),
     [
         ("heart-outline", "heart"),
         ("calendar-24-regular", "calendar"),
@@ -19,9 +19,9 @@ from weights.pretrain.names import concept, spoken
         ("arrow-left-bold-duotone", "arrow left"),
     ],
 )
-def test_concept_drops_style_and_size_and_keeps_what_is_shown(name, words):
-    assert concept(name) == words
+def test_concept_drops_style_and_size(name, expected):
+    assert concept(name) == expected
 
 
-def test_only_single_digits_are_spoken():
+def test_single_digits_become_words():
     assert spoken("numeric 7 of 24") == "numeric seven of 24"

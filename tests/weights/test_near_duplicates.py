@@ -20,12 +20,12 @@ def _drawing(kind: str, offset: int = 0, size: int = 40) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def test_a_moved_and_resized_copy_is_a_twin_and_another_drawing_is_not():
-    held = perceptual_hashes(np.stack([_drawing("ring"), _drawing("house")]))
+def test_moved_and_resized_copies_are_duplicates():
+    held_out = perceptual_hashes(np.stack([_drawing("ring"), _drawing("house")]))
     training = np.stack([_drawing("ring", 9, 46), _drawing("house", 5, 48), _drawing("flag")])
-    assert has_twin(perceptual_hashes(training), held).tolist() == [True, True, False]
+    assert has_twin(perceptual_hashes(training), held_out).tolist() == [True, True, False]
 
 
-def test_distance_is_counted_in_bits():
+def test_distance_is_in_bits():
     hashes = np.array([0b0, 0b111, 0b1111], np.uint64)
     assert has_twin(hashes, np.array([0], np.uint64), near=3).tolist() == [True, True, False]

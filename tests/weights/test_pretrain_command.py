@@ -1,4 +1,4 @@
-"""The command that rebuilds the CLIPs of drawings."""
+"""Command that rebuilds the CLIPs of drawings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from weights.pretrain import __main__ as command
         (["--steps", "few"], "argument --steps: invalid int value: 'few'"),
     ],
 )
-def test_a_mistake_is_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {expected}")
 
 
-@pytest.mark.parametrize("variable", ["kept", ""])
-def test_paths_are_where_the_user_stands(variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variable", ["cache", ""])
+def test_paths_are_relative_to_the_callers_folder(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
     monkeypatch.setenv("COFT_CACHE", variable)
-    given: list[Any] = []
-    monkeypatch.setattr(command, "write_report", lambda *words: given.extend(words))
-    words = ["--out", "out", "--fashion", "fashion", "--eurosat", "eurosat", "--threads", "1"]
-    assert command.main(["report", *words]) == 0
-    args, cache = given
+    arguments: list[Any] = []
+    monkeypatch.setattr(command, "write_report", lambda *args: arguments.extend(args))
+    flags = ["--out", "out", "--fashion", "fashion", "--eurosat", "eurosat", "--threads", "1"]
+    assert command.main(["report", *flags]) == 0
+    args, cache = arguments
     assert [args.out, args.fashion, args.eurosat] == [tmp_path / name for name in ("out", "fashion", "eurosat")]
     assert cache == (tmp_path / variable if variable else cache_folder() / "pretrain")

@@ -1,4 +1,4 @@
-"""Pre-training in small: generated drawings, a few steps, no packages."""
+"""Pre-training on generated drawings for a few steps."""
 
 import csv
 from dataclasses import replace
@@ -65,7 +65,7 @@ def _pretraining(folder) -> Pretraining:
 RECIPE = Recipe(steps=4, batch=8, warmup=2)
 
 
-def test_concepts_kinds_and_shares():
+def test_concepts_kinds_and_sampling_weights():
     library = _library()
     kinds = dict(zip(library.concepts, library.kinds, strict=True))
     assert kinds == {"7": "digit", "a": "letter", "circle": "icon", "cross": "icon", "square": "icon"}
@@ -75,7 +75,7 @@ def test_concepts_kinds_and_shares():
     assert share["circle"] == pytest.approx((SHARES["icons"] + SHARES["emoji"]) / 3)
 
 
-def test_both_checkpoints_from_generated_drawings(tmp_path):
+def test_training_of_both_checkpoints(tmp_path):
     pretraining = _pretraining(tmp_path)
     with pytest.raises(UserError, match="train embedded first"):
         pretraining.train("embedded-vit", RECIPE)
@@ -110,21 +110,21 @@ def _trainer(folder, evaluate=None) -> Trainer:
     )
 
 
-def test_a_run_that_was_killed_ends_at_the_same_weights(tmp_path):
+def test_killed_run_resumes_to_the_same_weights(tmp_path):
     def kill(student: Student) -> dict[str, float]:
         raise KeyboardInterrupt
 
-    whole = _trainer(tmp_path / "whole").run().state_dict()
+    expected = _trainer(tmp_path / "uninterrupted").run().state_dict()
     with pytest.raises(KeyboardInterrupt):
         _trainer(tmp_path / "killed", kill).run()
-    again = _trainer(tmp_path / "killed")
-    resumed = again.run().state_dict()
-    assert [row["step"] for row in again.curve] == [3, 4]
-    for name, value in whole.items():  # bits of matrix products can depend on where in memory their factors lie
+    second = _trainer(tmp_path / "killed")
+    resumed = second.run().state_dict()
+    assert [row["step"] for row in second.curve] == [3, 4]
+    for name, value in expected.items():  # bits of matrix products can depend on memory addresses
         torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_a_state_of_another_recipe_is_refused(tmp_path):
+def test_state_of_another_recipe_is_refused(tmp_path):
     _pretraining(tmp_path).train("embedded", RECIPE)
     with pytest.raises(UserError, match="another recipe"):
         _pretraining(tmp_path).train("embedded", Recipe(steps=5, batch=8, warmup=2))

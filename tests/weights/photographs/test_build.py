@@ -1,3 +1,5 @@
+"""Directions and captions of WordNet's nouns, from which the text tower of photographs is distilled."""
+
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ LEXICON = Lexicon(NOUNS, MEANINGS, ["red", "and"], frozenset({1, 2, 3}), {("cat"
 
 
 class Teacher:
-    """Says a direction of its own for each meaning."""
+    """Teacher with a distinct direction for each meaning."""
 
     concepts = (("cat", 2), ("animal", 1))
 
@@ -43,20 +45,20 @@ class Teacher:
 @pytest.mark.parametrize(
     ("argv", "expected"), [(["foto"], "photo-lite1"), (["photo", "--steps", "5"], "--steps: would replace")]
 )
-def test_a_mistake_is_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and expected in line
 
 
-def test_another_version_of_the_recipe_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_recipe_gets_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build.Builder(tmp_path, tmp_path)
     monkeypatch.setattr(build, "__file__", str(tmp_path / "build.py"))
     (tmp_path / "build.py").write_text("another", encoding="utf-8")
     assert build.Builder(tmp_path, tmp_path).work != first.work
 
 
-def test_directions_are_of_meanings_names_and_other_words() -> None:
+def test_directions_of_meanings_names_and_words() -> None:
     rows = target_directions(LEXICON, Teacher(), torch.zeros(2, 3))  # type: ignore[arg-type]
     assert len(rows) == 6 + 5 + 2
     crane = F.normalize(0.75 * torch.eye(8)[3] + 0.25 * torch.eye(8)[4], dim=0)
@@ -64,7 +66,7 @@ def test_directions_are_of_meanings_names_and_other_words() -> None:
     assert torch.equal(rows[-2:], torch.eye(8)[[6, 7]])
 
 
-def test_each_entry_points_to_the_direction_of_what_it_says() -> None:
+def test_targets_of_captions() -> None:
     rows = target_directions(LEXICON, Teacher(), torch.zeros(2, 3))  # type: ignore[arg-type]
     captions, weights = caption_entries(LEXICON, Teacher())  # type: ignore[arg-type]
     for entry in captions:
@@ -78,7 +80,7 @@ def test_each_entry_points_to_the_direction_of_what_it_says() -> None:
     assert weights.sum() == pytest.approx(1)
 
 
-def test_shares_of_captions_are_as_declared() -> None:
+def test_sampling_weights_of_captions() -> None:
     captions, weights = caption_entries(LEXICON, Teacher())  # type: ignore[arg-type]
     concepts = {tokens_of(word) for word in ("cat", "cats", "animal", "animals")}
     of_concepts = sum(weight for entry, weight in zip(captions, weights, strict=True) if entry.name in concepts)
@@ -87,7 +89,7 @@ def test_shares_of_captions_are_as_declared() -> None:
     assert float(words) == pytest.approx(SHARES["word"])
 
 
-def test_embeddings_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
 
     class Encoder:
@@ -102,11 +104,11 @@ def test_embeddings_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             return torch.randn(len(texts), 4)
 
     monkeypatch.setattr(build, "SentenceEncoder", Encoder)
-    one, words, _ = embeddings(LEXICON, Path("wheel"), tmp_path)
+    first, words, _ = embeddings(LEXICON, Path("wheel"), tmp_path)
     assert counts == [5, 5, 2, 49408]
-    two, again, _ = embeddings(LEXICON, Path("wheel"), tmp_path)
-    assert len(counts) == 4 and torch.equal(words, again)
+    second, cached_words, _ = embeddings(LEXICON, Path("wheel"), tmp_path)
+    assert len(counts) == 4 and torch.equal(words, cached_words)
     (tmp_path / "words.safetensors").write_bytes(b"cut")
     embeddings(LEXICON, Path("wheel"), tmp_path)
     assert counts[4:] == [2]
-    assert all(torch.equal(one.names[name], two.names[name]) for name in MEANINGS)
+    assert all(torch.equal(first.names[name], second.names[name]) for name in MEANINGS)

@@ -1,4 +1,4 @@
-"""The tables of the card, on a data folder of a few images."""
+"""Tables of the model card, with a few images."""
 
 import subprocess
 from pathlib import Path
@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_accuracies_of_the_sets_that_are_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracies_of_existing_datasets(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], *, cwd: Path, **_: Any) -> Any:
         return run_forked(command[1:], cwd)
 

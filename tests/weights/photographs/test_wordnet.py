@@ -1,3 +1,5 @@
+"""Nouns of WordNet and their meanings, from a small archive."""
+
 import io
 import tarfile
 from pathlib import Path
@@ -36,29 +38,29 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def test_nouns_have_names_glosses_and_kinds(archive: Path) -> None:
+def test_names_glosses_and_hypernyms(archive: Path) -> None:
     nouns = read_nouns(archive)
     assert list(nouns) == [1740, 1930, 10, 20, 30, 40]
     assert nouns[10].names == ("bird", "feathered friend")
     assert nouns[10].gloss == "it flies"
     assert nouns[1930].gloss == "an entity"
-    assert nouns[10].parents == (1930,)  # the other pointer is none of kinds
+    assert nouns[10].parents == (1930,)  # the other pointer is no hypernym
     assert nouns[30].instance and not nouns[20].instance
 
 
-def test_ancestors_come_nearest_first_and_once(archive: Path) -> None:
+def test_ancestors_are_unique_and_nearest_first(archive: Path) -> None:
     assert list(ancestors(20, read_nouns(archive))) == [20, 10, 1930, 1740]
 
 
-def test_a_class_is_below_all_that_it_is_a_kind_of(archive: Path) -> None:
+def test_classes_below_each_synset(archive: Path) -> None:
     assert leaves_below([20, 30], read_nouns(archive)) == {20: [0], 10: [0], 30: [1], 1930: [0, 1], 1740: [0, 1]}
 
 
-def test_shares_of_meanings_follow_counts_and_what_can_be_seen(archive: Path) -> None:
+def test_weights_of_meanings(archive: Path) -> None:
     nouns, counts = read_nouns(archive), read_counts(archive)
     assert counts == {("crane", 20): 3, ("crane", 30): 0}
-    seen = [offset for offset, synset in nouns.items() if can_be_seen(synset, nouns)]
-    assert seen == [1930, 10, 20]
+    visible = [offset for offset, synset in nouns.items() if can_be_seen(synset, nouns)]
+    assert visible == [1930, 10, 20]
     weights = {20: 4.0, 30: 0.25, 40: 0.25}
-    shares = dict(meanings_of(nouns, counts, seen)["crane"])
+    shares = dict(meanings_of(nouns, counts, visible)["crane"])
     assert shares == pytest.approx({offset: weight / 4.5 for offset, weight in weights.items()})
