@@ -1,7 +1,7 @@
-"""Python scripts in processes of their own, most of which need not import PyTorch first: that takes seconds.
+"""Python scripts in their own processes, forked from a server to save the import of PyTorch.
 
-Those are forked from a server that has imported libraries alone, so that `dassl` may be anybody's. What they share is
-the seed of Python's hashes; where it could matter, a test runs one of its processes by `run_afresh`.
+The server imports only libraries, not `dassl`. Forked processes share the seed of Python's hashes; tests for which it
+matters use `run_afresh` for one of their processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRELOADED = ["torch", "torchvision.transforms", "clip", "sklearn.metrics", "scip
 
 
 def preload(*modules: str) -> None:
-    """Libraries that the server imports as well; before the first process."""
+    """Add modules that the server imports. Call this before the first process starts."""
     CONTEXT.set_forkserver_preload([*PRELOADED, *modules])
 
 
@@ -34,12 +34,12 @@ Done = subprocess.CompletedProcess[str]
 def become(
     argv: Sequence[str], cwd: str, environment: Mapping[str, str], output: str, without: Path | None = None
 ) -> None:
-    """Do what `python *argv` does, in this process."""
+    """Run `python *argv` in this process."""
     file = os.open(output, os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
-    cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)  # else its lines come after a traceback
-    multiprocessing.set_start_method(None, force=True)  # workers of loaders start as in any process
+    cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)  # else its lines follow a traceback
+    multiprocessing.set_start_method(None, force=True)  # loader workers start as usual
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
@@ -62,7 +62,7 @@ def run_forked(
     without: Path | None = None,
     timeout: int = 300,
 ) -> Done:
-    """Run `python *argv`, the first of which is a script or `-m`, with no imports from a folder `without`."""
+    """Run `python *argv` in a forked process, without imports from the folder `without`."""
     with tempfile.NamedTemporaryFile() as output:
         process = CONTEXT.Process(target=become, args=(list(argv), str(cwd), dict(environment), output.name, without))
         process.start()
@@ -75,9 +75,9 @@ def run_forked(
 
 
 def run_afresh(argv: Sequence[str], cwd: Path, environment: Mapping[str, str] = os.environ, timeout: int = 300) -> Done:
-    """Run it as everybody does."""
+    """Run `python *argv` in a new process."""
     command = [sys.executable, *argv]
-    with tempfile.NamedTemporaryFile() as output:  # no pipe: workers of a killed run hold it open for a while
+    with tempfile.NamedTemporaryFile() as output:  # not a pipe, which workers of a killed run would keep open
         code = subprocess.call(
             command, cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=timeout
         )

@@ -1,9 +1,9 @@
-"""A training run that can kill itself, for `test_resume.py`.
+"""A run that kills its own process, for `test_resume.py`.
 
     python stoppable.py ROOT OUTPUT WORKERS EPOCH:BATCH|EPOCH:end|""
 
-Everything that draws random numbers is in it: dropout, transforms in the loader's workers, Python's, NumPy's and
-PyTorch's global generators, a loader that is replaced before each epoch, and a gradient scaler that adapts.
+It uses all sources of randomness: dropout, transforms in loader workers, the global generators of Python, NumPy and
+PyTorch, and a loader that is replaced before each epoch; also an adaptive gradient scaler.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OPTIONS = {
 
 @EVALUATOR_REGISTRY.register()
 class Share(EvaluatorBase):
-    """Mean probability of the true class: an evaluator of a plugin's own, and one that loads no scikit-learn."""
+    """Mean probability of the true class: an evaluator of a plugin, which does not load scikit-learn."""
 
     def __init__(self, cfg: Any, lab2cname: Any = None) -> None:
         super().__init__(cfg)
@@ -59,7 +59,7 @@ class Share(EvaluatorBase):
 
 @TRAINER_REGISTRY.register()
 class Stoppable(ToyX):
-    """A toy that kills its process at a given place, as a scheduler of jobs or a lack of memory would."""
+    """Toy trainer that kills its process at a given batch, or at the end of an epoch."""
 
     stop_at = ""
 
@@ -90,14 +90,14 @@ class Stoppable(ToyX):
         super().after_epoch()
         self.stop_if_due(f"{self.epoch}:end")
 
-    def stop_if_due(self, place: str) -> None:
-        if place == self.stop_at:
+    def stop_if_due(self, position: str) -> None:
+        if position == self.stop_at:
             sys.stdout.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(root: str, output: str, workers: str, stop_at: str) -> None:
-    """Train, or go on training."""
+    """Train, or resume."""
     torch.set_num_threads(1)
     options = {**OPTIONS, "DATALOADER.NUM_WORKERS": int(workers)}
     cfg = make_cfg(Path(root), Path(output), *(x for pair in options.items() for x in pair), trainer="Stoppable")

@@ -1,4 +1,4 @@
-"""Names, paths and defaults; and what an import does not do."""
+"""Public names, default config, and imports without side effects."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ NAMES = {
 
 
 @pytest.mark.parametrize("module", NAMES)
-def test_names(module: str) -> None:
-    found = importlib.import_module(f"dassl.{module}")
+def test_public_names(module: str) -> None:
+    imported = importlib.import_module(f"dassl.{module}")
     for name in NAMES[module].split():
-        assert getattr(found, name) is not None
+        assert getattr(imported, name) is not None
     with pytest.raises(AttributeError):
-        _ = found.no_such_name
+        _ = imported.no_such_name
 
 
 def flat(tree: Any, prefix: str = "") -> Iterator[str]:
-    """Lines with key and value, as Python writes it: 1, 1.0 and True differ, lists and tuples too."""
+    """Yield lines of key and value; the repr distinguishes 1, 1.0 and True, and lists and tuples."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
@@ -59,7 +59,7 @@ def flat(tree: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key} {value!r}"
 
 
-def test_defaults_are_dassl_s_and_fresh_each_time() -> None:
+def test_defaults_are_those_of_dassl_in_a_new_config() -> None:
     expected = Path(__file__).with_name("defaults.txt").read_text().splitlines()
     for _ in range(2):
         cfg = get_cfg_default()
@@ -70,12 +70,12 @@ def test_defaults_are_dassl_s_and_fresh_each_time() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("OPTIM.LR", 1), ("OPTIM.MAX_EPOCH", 1.5), ("SEED", "one")])
-def test_types_are_strict(key: str, value: Any) -> None:
+def test_wrong_types_are_refused(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match="Type mismatch"):
         get_cfg_default().merge_from_list([key, value])
 
 
-def test_settings_of_other_trainers_are_dropped() -> None:
+def test_clean_cfg_drops_settings_of_other_trainers() -> None:
     cfg = get_cfg_default()
     clean_cfg(cfg, "FixMatch")
     assert list(cfg.TRAINER) == ["NAME", "FIXMATCH"]

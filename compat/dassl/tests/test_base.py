@@ -1,4 +1,4 @@
-"""Models, steps and the order of a loop."""
+"""Base trainer: models, steps and hooks."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_registration() -> None:
     with pytest.raises(AssertionError):
         trainer.get_model_names("c")
 
-    class Hasty(TrainerBase):
+    class WithoutInit(TrainerBase):
         def __init__(self) -> None:
             self.register_model("model", nn.Linear(1, 1))
 
     with pytest.raises(AttributeError):
-        Hasty()
+        WithoutInit()
 
 
 def test_modes() -> None:
@@ -74,7 +74,7 @@ def test_steps() -> None:
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_loss_that_is_no_number(value: str) -> None:
+def test_non_finite_loss_is_refused(value: str) -> None:
     with pytest.raises(FloatingPointError, match="Loss is infinite or NaN!"):
         base(a=None).model_backward_and_update(torch.tensor(float(value), requires_grad=True))
 

@@ -22,7 +22,7 @@ from dassl.utils import (
 from toys import checkpoint, ours_only, upstream_fault
 
 
-def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "out" / "model"
     save_checkpoint(checkpoint(nn.Linear(2, 2), val_result=None), str(folder))
     assert capsys.readouterr().out == f"Checkpoint saved to {folder}/model.pth.tar-3\n"
@@ -35,15 +35,15 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_checkpoint(str(folder / "model-best.pth.tar"))["epoch"] == 4
 
 
-def test_parallel_wrapper_leaves_no_trace(tmp_path: Path) -> None:
+def test_names_of_parallel_wrapper_are_stripped(tmp_path: Path) -> None:
     inner = nn.Linear(2, 2)
     save_checkpoint(checkpoint(nn.DataParallel(inner)), str(tmp_path))
-    found = load_checkpoint(str(tmp_path / "model.pth.tar-3"))
-    assert list(found["state_dict"]) == ["weight", "bias"]
+    loaded = load_checkpoint(str(tmp_path / "model.pth.tar-3"))
+    assert list(loaded["state_dict"]) == ["weight", "bias"]
 
 
 @upstream_fault("writes in place")
-def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
     save_checkpoint(checkpoint(nn.Linear(2, 2)), str(tmp_path))
     before = (tmp_path / "model.pth.tar-3").read_bytes()
     unpicklable = checkpoint(nn.Linear(2, 2), more=lambda: None)
@@ -55,7 +55,7 @@ def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
 
 @ours_only
 @pytest.mark.parametrize("keep", [0, 10, 700])
-def test_damaged_file_is_named(keep: int, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_named(keep: int, tmp_path: Path) -> None:
     save_checkpoint(checkpoint(nn.Linear(2, 2)), str(tmp_path))
     path = tmp_path / "model.pth.tar-3"
     path.write_bytes(path.read_bytes()[:keep])
@@ -66,39 +66,40 @@ def test_damaged_file_is_named(keep: int, tmp_path: Path) -> None:
 
 def test_resume(tmp_path: Path) -> None:
     cfg = get_cfg_default().OPTIM
-    model, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    optimizer, fresh = build_optimizer(model, cfg), build_optimizer(other, cfg)
-    scheduler, later = build_lr_scheduler(optimizer, cfg), build_lr_scheduler(fresh, cfg)
+    model, new_model = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizer, new_optimizer = build_optimizer(model, cfg), build_optimizer(new_model, cfg)
+    scheduler, new_scheduler = build_lr_scheduler(optimizer, cfg), build_lr_scheduler(new_optimizer, cfg)
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     scheduler.step()
     saved = checkpoint(model, optimizer=optimizer.state_dict(), scheduler=scheduler.state_dict())
     save_checkpoint(saved, str(tmp_path))
-    assert resume_from_checkpoint(str(tmp_path), other, fresh, later) == 3
-    assert torch.equal(other.weight, model.weight)
-    assert torch.equal(fresh.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
-    assert later.last_epoch == 1
-    assert resume_from_checkpoint(str(tmp_path), other) == 3
+    assert resume_from_checkpoint(str(tmp_path), new_model, new_optimizer, new_scheduler) == 3
+    assert torch.equal(new_model.weight, model.weight)
+    momentum, new_momentum = (part.state_dict()["state"][0]["exp_avg"] for part in (optimizer, new_optimizer))
+    assert torch.equal(new_momentum, momentum)
+    assert new_scheduler.last_epoch == 1
+    assert resume_from_checkpoint(str(tmp_path), new_model) == 3
 
 
-def test_weights_that_fit_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_matching_weights_are_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = nn.ModuleDict({"same": nn.Linear(2, 2), "size": nn.Linear(3, 3), "gone": nn.Linear(1, 1)})
     target = nn.ModuleDict({"same": nn.Linear(2, 2), "size": nn.Linear(2, 2), "own": nn.Linear(1, 1)})
-    own = {name: value.clone() for name, value in target.state_dict().items()}
+    initial = {name: value.clone() for name, value in target.state_dict().items()}
     path = str(tmp_path / "weights.pth")
     for saved in ({"state_dict": nn.DataParallel(source).state_dict()}, source.state_dict()):
-        target.load_state_dict(own)
+        target.load_state_dict(initial)
         torch.save(saved, path)
         load_pretrained_weights(target, path)
         for name, value in target.state_dict().items():
-            expected = source.state_dict()[name] if name.startswith("same") else own[name]
+            expected = source.state_dict()[name] if name.startswith("same") else initial[name]
             assert torch.equal(value, expected), name
         printed = capsys.readouterr().out
         assert printed.startswith(f"Successfully loaded pretrained weights from {path}\n")
         assert "'size.weight', 'size.bias', 'gone.weight', 'gone.bias'" in printed
 
 
-def test_weights_that_fit_nowhere(tmp_path: Path) -> None:
+def test_no_matching_weights(tmp_path: Path) -> None:
     torch.save(nn.Linear(5, 5).state_dict(), tmp_path / "weights.pth")
     target = nn.Linear(2, 2)
     before = target.weight.clone()
@@ -108,7 +109,7 @@ def test_weights_that_fit_nowhere(tmp_path: Path) -> None:
 
 
 @upstream_fault("asks every entry for its size")
-def test_weights_with_an_extra_state(tmp_path: Path) -> None:
+def test_weights_with_extra_state(tmp_path: Path) -> None:
     class WithExtra(nn.Linear):
         extra = 0
 

@@ -1,4 +1,4 @@
-"""Images, the wrapper that reads them, and loaders."""
+"""Images, the data set wrapper, and loaders."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_images_of_all_kinds_are_read_as_rgb(tmp_path: Path, images: Path) -> None:
+def test_images_are_converted_to_rgb(tmp_path: Path, images: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if UPSTREAM else "error")
         for kind, path in files(tmp_path).items():
@@ -89,7 +89,7 @@ def test_unreadable_image_is_named(content: bytes | int | None, reason: str, tmp
 
 
 @ours_only
-def test_error_survives_the_way_out_of_a_worker(tmp_path: Path) -> None:
+def test_read_error_can_be_pickled(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot be read") as caught:
         read_image(tmp_path / "nowhere.png")
     for copy in (type(caught.value)(str(caught.value)), pickle.loads(pickle.dumps(caught.value))):
@@ -100,7 +100,7 @@ def shape(image: Any) -> tuple[int, ...]:
     return tuple(ToTensor()(image).shape)
 
 
-def test_wrapper_without_transform_gives_the_image(images: Path, tmp_path: Path) -> None:
+def test_wrapper_without_transform(images: Path, tmp_path: Path) -> None:
     items = items_in(images)
     wrapper = DatasetWrapper(make_cfg(images, tmp_path), items)
     assert len(wrapper) == 24
@@ -109,14 +109,14 @@ def test_wrapper_without_transform_gives_the_image(images: Path, tmp_path: Path)
     assert output == {"label": 1, "domain": 1, "impath": items[4].impath, "index": 4}
 
 
-def test_wrapper_gives_several_views(images: Path, tmp_path: Path) -> None:
+def test_wrapper_with_several_transforms(images: Path, tmp_path: Path) -> None:
     tfms = [lambda image: "one", lambda image: "two", lambda image: "three"]
     output = DatasetWrapper(make_cfg(images, tmp_path), items_in(images), transform=tfms)[0]
     assert [output[key] for key in ("img", "img2", "img3")] == ["one", "two", "three"]
     assert "img4" not in output
 
 
-def test_wrapper_repeats_transforms_in_training_alone(images: Path, tmp_path: Path) -> None:
+def test_wrapper_repeats_transforms_only_in_training(images: Path, tmp_path: Path) -> None:
     cfg = make_cfg(images, tmp_path, "DATALOADER.K_TRANSFORMS", 3)
     numbers = iter(range(100))
     options: dict[str, Any] = {"transform": [lambda image: next(numbers)] * 2}
@@ -127,7 +127,7 @@ def test_wrapper_repeats_transforms_in_training_alone(images: Path, tmp_path: Pa
         DatasetWrapper(cfg, items_in(images), is_train=True)[0]
 
 
-def test_wrapper_gives_the_plain_image(images: Path, tmp_path: Path) -> None:
+def test_wrapper_with_original_image(images: Path, tmp_path: Path) -> None:
     cfg = make_cfg(images, tmp_path, "DATALOADER.RETURN_IMG0", True)
     plain = DatasetWrapper(cfg, items_in(images), transform=shape)[3]
     assert plain["img"] == (3, 20, 20)
@@ -150,7 +150,7 @@ def test_batches(images: Path, tmp_path: Path) -> None:
 
 
 @given(number=st.integers(1, 24), batch_size=st.integers(1, 30), is_train=st.booleans())
-def test_training_drops_the_incomplete_batch(number: int, batch_size: int, is_train: bool) -> None:
+def test_incomplete_batch_is_dropped_in_training(number: int, batch_size: int, is_train: bool) -> None:
     cfg = make_cfg(Path(), Path())
     items = [datum(0)] * number
     loader = build_data_loader(cfg, data_source=items, batch_size=batch_size, tfm=shape, is_train=is_train)
@@ -158,7 +158,7 @@ def test_training_drops_the_incomplete_batch(number: int, batch_size: int, is_tr
     assert len(loader) == (number // batch_size if drops else -(-number // batch_size))
 
 
-def test_manager(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_manager(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = make_cfg(images, tmp_path, "DATASET.SOURCE_DOMAINS", ["a", "b"], "DATALOADER.TEST.BATCH_SIZE", 5)
     dm: Any = DataManager(cfg)
     assert isinstance(dm.dataset, DATASET_REGISTRY.get("Tints"))
@@ -175,14 +175,14 @@ def test_manager(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not any(row[0] == "Target" for row in rows)
 
 
-def test_unlabelled_loader_has_its_own_settings_if_wanted(images: Path, tmp_path: Path) -> None:
+def test_settings_of_unlabelled_loader(images: Path, tmp_path: Path) -> None:
     options = ("DATALOADER.TRAIN_U.BATCH_SIZE", 3)
     for more, expected in ((), 8), (("DATALOADER.TRAIN_U.SAME_AS_X", False), 3):
         dm: Any = DataManager(make_cfg(images, tmp_path, *options, *more))
         assert dm.train_loader_u.batch_size == expected
 
 
-def test_loaders_that_may_be_missing(images: Path, tmp_path: Path) -> None:
+def test_optional_loaders(images: Path, tmp_path: Path) -> None:
     @DATASET_REGISTRY.register(force=True)
     class TintsTrainTest(DatasetBase):
         def __init__(self, cfg: Any) -> None:

@@ -28,13 +28,13 @@ def test_datum(images: Path) -> None:
         item.label = 0  # type: ignore[misc]
 
 
-def test_datum_is_pickled_under_the_name_that_caches_have(images: Path) -> None:
+def test_datum_is_pickled_under_the_module_name_of_upstream(images: Path) -> None:
     item = Datum(str(images / "00.png"), 1, 0, "green")
     assert b"dassl.data.datasets.base_dataset" in pickle.dumps(item)
     assert vars(pickle.loads(pickle.dumps(item))) == vars(item)
 
 
-def test_classes_come_from_train_x() -> None:
+def test_class_names_come_from_train_x() -> None:
     train = [datum(2, "c"), datum(0, "a"), datum(2, "c"), datum(4, "e")]
     dataset = DatasetBase(train_x=train, train_u=train[:1], val=[datum(7, "z")], test=[datum(9, "y")])
     assert dataset.num_classes == 5
@@ -65,20 +65,20 @@ def test_few_shots(labels: list[int], shots: int, repeat: bool, seed: int) -> No
     items = [datum(label, domain=i) for i, label in enumerate(labels)]
     dataset = DatasetBase(train_x=items)
     random.seed(seed)
-    drawn = dataset.generate_fewshot_dataset(items, num_shots=shots, repeat=repeat)
+    selected = dataset.generate_fewshot_dataset(items, num_shots=shots, repeat=repeat)
     order = list(dict.fromkeys(labels))
-    assert list(dict.fromkeys(item.label for item in drawn)) == order
+    assert list(dict.fromkeys(item.label for item in selected)) == order
     position = 0
     random.seed(seed)
     for label in order:
-        of_class = [item for item in items if item.label == label]
-        if len(of_class) >= shots:
-            expected = random.sample(of_class, shots)
+        class_items = [item for item in items if item.label == label]
+        if len(class_items) >= shots:
+            expected = random.sample(class_items, shots)
         else:
-            expected = random.choices(of_class, k=shots) if repeat else of_class
-        assert drawn[position : position + len(expected)] == expected
+            expected = random.choices(class_items, k=shots) if repeat else class_items
+        assert selected[position : position + len(expected)] == expected
         position += len(expected)
-    assert position == len(drawn)
+    assert position == len(selected)
 
 
 def test_few_shots_of_several_sources(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,8 +101,8 @@ def test_grouping() -> None:
     assert by_label["no such label"] == []  # type: ignore[index]
 
 
-class Drive:
-    """Stands in for gdown: writes an archive where it is asked to."""
+class FakeDrive:
+    """Replacement of gdown that writes an archive."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -125,11 +125,11 @@ def test_download_is_extracted_beside_the_archive(
 ) -> None:
     dataset = DatasetBase(train_x=[datum(0)])
     folder = tmp_path / "data" / "set"
-    monkeypatch.setitem(sys.modules, "gdown", Drive("images/a.txt"))
+    monkeypatch.setitem(sys.modules, "gdown", FakeDrive("images/a.txt"))
     dataset.download_data("an address", str(folder / f"archive{suffix}"))
     assert (folder / "images" / "a.txt").read_text() == "hello"
     assert capsys.readouterr().out == f"Extracting file ...\nFile extracted to {folder}\n"
-    monkeypatch.setitem(sys.modules, "gdown", Drive("../outside.txt"))
+    monkeypatch.setitem(sys.modules, "gdown", FakeDrive("../outside.txt"))
     with contextlib.suppress(tarfile.TarError):
         dataset.download_data("an address", str(folder / f"archive{suffix}"))
     assert not (tmp_path / "data" / "outside.txt").exists()

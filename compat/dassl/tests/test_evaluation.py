@@ -1,4 +1,4 @@
-"""Results: what is returned, what is printed, and what is written."""
+"""Evaluation: returned, printed and written results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_printed_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @given(pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
-def test_numbers_are_not_rounded(pairs: list[tuple[int, int]]) -> None:
+def test_results_against_a_loop(pairs: list[tuple[int, int]]) -> None:
     true, predicted = (list(side) for side in zip(*pairs, strict=True))
     results = evaluate(true, predicted, evaluator_cfg())
     accuracy = 100 * sum(t == p for t, p in pairs) / len(pairs)
@@ -80,7 +80,7 @@ def test_confusion_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert matrix == pytest.approx(np.array([[0.75, 0.25, 0], [0, 0.5, 0.5], [0, 0, 0]]))
 
 
-def test_reset_forgets() -> None:
+def test_reset_discards_earlier_batches() -> None:
     evaluator = Classification(evaluator_cfg(PER_CLASS_RESULT=True), lab2cname=NAMES)
     evaluator.process(torch.eye(3), torch.tensor([1, 2, 0]))
     evaluator.reset()
@@ -89,24 +89,24 @@ def test_reset_forgets() -> None:
     assert (results["accuracy"], results["perclass_accuracy"]) == (100.0, 100.0)
 
 
-def test_attributes_that_subclasses_read() -> None:
+def test_attributes_for_subclasses() -> None:
     evaluator = Classification(evaluator_cfg(PER_CLASS_RESULT=True), lab2cname=NAMES)
     evaluator.process(torch.eye(3), torch.tensor([0, 2, 2]))
     assert (evaluator._correct, evaluator._total) == (2, 3)
     assert (evaluator._y_true, evaluator._y_pred) == ([0, 2, 2], [0, 1, 2])
     assert evaluator._per_class_res is not None
-    assert {label: list(found) for label, found in evaluator._per_class_res.items()} == {0: [1], 2: [0, 1]}
+    assert {label: list(hits) for label, hits in evaluator._per_class_res.items()} == {0: [1], 2: [0, 1]}
 
 
 def test_evaluators_by_name() -> None:
     @EVALUATOR_REGISTRY.register(force=True)
-    class Own(EvaluatorBase):
+    class Custom(EvaluatorBase):
         def __init__(self, cfg: Any, lab2cname: Any = None) -> None:
             super().__init__(cfg)
             self.names = lab2cname
 
-    evaluator = build_evaluator(evaluator_cfg(EVALUATOR="Own"), lab2cname=NAMES)
-    assert isinstance(evaluator, Own)
+    evaluator = build_evaluator(evaluator_cfg(EVALUATOR="Custom"), lab2cname=NAMES)
+    assert isinstance(evaluator, Custom)
     assert evaluator.names is NAMES
     with pytest.raises(ValueError):
         build_evaluator(evaluator_cfg(EVALUATOR="Clasification"))
@@ -129,7 +129,7 @@ def test_top_k(seed: int, number: int, classes: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.rand(number, classes, generator=generator)
     labels = torch.randint(classes, (number,), generator=generator)
-    found = compute_accuracy(logits, labels, topk=(1, 3, 5))
-    for k, accuracy in zip((1, 3, 5), found, strict=True):
+    accuracies = compute_accuracy(logits, labels, topk=(1, 3, 5))
+    for k, accuracy in zip((1, 3, 5), accuracies, strict=True):
         better = (logits > logits.gather(1, labels[:, None])).sum(dim=1)
         assert accuracy.item() == pytest.approx(100 * (better < k).float().mean().item(), abs=1e-4)

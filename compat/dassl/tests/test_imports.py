@@ -1,4 +1,4 @@
-"""The package needs what its pyproject.toml names, and nothing here needs the project that it came with."""
+"""Imports: declared dependencies only, and nothing of the surrounding project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELPERS = ("forks", "stoppable", "toys")
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Top-level names of what a file imports from outside its package."""
+    """Yield the top-level packages that a file imports from outside its own package."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -29,8 +29,10 @@ def imported(path: Path) -> Iterator[str]:
     ("folder", "allowed"),
     [("src", DECLARED), *((package, EXTRAS) for package in PACKAGES), ("tests", EXTRAS.union(PACKAGES, HELPERS))],
 )
-def test_folders_import_what_they_may(folder: str, allowed: set[str]) -> None:
-    paths = [path for path in (HERE / folder).rglob("*.py") if "plugin" not in path.parts]  # whose trainers are its own
+def test_folders_import_allowed_packages(folder: str, allowed: set[str]) -> None:
+    paths = [
+        path for path in (HERE / folder).rglob("*.py") if "plugin" not in path.parts
+    ]  # imports its own package `trainers`
     assert paths
     for path in paths:
         assert set(imported(path)) <= allowed | sys.stdlib_module_names, path

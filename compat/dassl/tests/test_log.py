@@ -1,4 +1,4 @@
-"""The log."""
+"""The log: what it records, and how it behaves as a stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toys import ours_only, upstream_fault
 
 
 def fresh_console(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """Standard output for the rest of a test, which a log may close without harm to pytest."""
+    """Replace the standard streams for the rest of a test, since a log may close them."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -28,7 +28,7 @@ def fresh_console(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 @pytest.mark.parametrize(("output", "log"), [("out", "out/log.txt"), ("own.txt", "own.txt"), ("own.log", "own.log")])
-def test_log_sees_what_is_printed(output: str, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_records_printed_text(output: str, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = fresh_console(monkeypatch)
     setup_logger(None)  # changes nothing
     setup_logger(str(tmp_path / output))
@@ -38,7 +38,7 @@ def test_log_sees_what_is_printed(output: str, log: str, tmp_path: Path, monkeyp
     assert console.getvalue() == "hello 1\n"
 
 
-def test_second_log_gets_the_time_as_a_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_log_has_a_time_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_console(monkeypatch)
     (tmp_path / "log.txt").write_text("of an earlier run\n")
     setup_logger(str(tmp_path))
@@ -51,7 +51,7 @@ def test_second_log_gets_the_time_as_a_suffix(tmp_path: Path, monkeypatch: pytes
 
 
 @upstream_fault("no isatty, encoding, fileno")
-def test_log_answers_like_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_has_attributes_of_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "console").open("w", encoding="utf-8") as console:
         monkeypatch.setattr(sys, "stdout", console)
         setup_logger(str(tmp_path))
@@ -62,7 +62,7 @@ def test_log_answers_like_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @upstream_fault("the second log hangs on the first")
-def test_two_experiments_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_experiments_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_console(monkeypatch)
     for name in ("one", "two"):
         setup_logger(str(tmp_path / name))
@@ -73,7 +73,7 @@ def test_two_experiments_in_a_process(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @upstream_fault("closes the console's stream")
-def test_log_that_is_thrown_away_closes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_log_does_not_close_the_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = fresh_console(monkeypatch)
     setup_logger(str(tmp_path))
     sys.stdout = console
@@ -83,13 +83,13 @@ def test_log_that_is_thrown_away_closes_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 @ours_only
-def test_closed_log_steps_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_log_restores_the_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_console(monkeypatch)
-    before = sys.stdout, sys.stderr
+    streams = sys.stdout, sys.stderr
     setup_logger(str(tmp_path))
     sys.stdout.close()
     sys.stderr.close()
-    assert (sys.stdout, sys.stderr) == before
+    assert (sys.stdout, sys.stderr) == streams
 
 
 @upstream_fault("standard error is not logged")
@@ -98,18 +98,18 @@ def test_warnings_and_tracebacks_are_logged(tmp_path: Path) -> None:
         "import logging, warnings\n"
         "from dassl.utils import setup_logger\n"
         f"setup_logger({str(tmp_path)!r})\n"
-        "warnings.warn('mind the gap')\n"
-        "logging.getLogger('some.plugin').warning('mind the step')\n"
-        "raise ValueError('mind the doors')\n"
+        "warnings.warn('a warning')\n"
+        "logging.getLogger('some.plugin').warning('a record')\n"
+        "raise ValueError('an error')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     logged = (tmp_path / "log.txt").read_text()
-    for expected in ("UserWarning: mind the gap", "mind the step\n", "Traceback", "ValueError: mind the doors\n"):
+    for expected in ("UserWarning: a warning", "a record\n", "Traceback", "ValueError: an error\n"):
         assert expected in done.stderr
         assert expected in logged
 
 
-def test_bars_are_not_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bars_are_not_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_console(monkeypatch)
     setup_logger(str(tmp_path))
     print("before")
@@ -123,7 +123,7 @@ def test_bars_are_not_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "log.txt").read_text() == "before\nafter\n"
 
 
-def test_log_in_a_forked_worker_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forked_worker_does_not_repeat_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_console(monkeypatch)
     setup_logger(str(tmp_path))
     print("begun", end=" ")
@@ -135,7 +135,7 @@ def test_log_in_a_forked_worker_repeats_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 @upstream_fault("a pipe that nobody reads ends the program")
-def test_the_log_goes_on_when_nobody_reads_the_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_continues_after_the_console_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh_console(monkeypatch)
     reading, writing = os.pipe()
     os.close(reading)

@@ -1,4 +1,4 @@
-"""Schedules to 1e-5, optimizers by name, and their state."""
+"""Schedules, optimizers by name, and their state."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ WITH_WARMUP = [
 
 
 @pytest.mark.parametrize(("options", "expected"), WITHOUT_WARMUP)
-def test_rates(options: dict[str, Any], expected: list[float]) -> None:
+def test_rates_without_warmup(options: dict[str, Any], expected: list[float]) -> None:
     assert rates(**options) == pytest.approx(expected, abs=1e-5)
 
 
@@ -71,9 +71,9 @@ def test_rates_after_warmup(options: dict[str, Any], expected: list[float]) -> N
 
 
 @warmup_works
-@pytest.mark.parametrize("done", [1, 2, 4])
+@pytest.mark.parametrize("num_epochs", [1, 2, 4])
 @pytest.mark.parametrize("schedule", [COSINE, STEPS], ids=["cosine", "multi_step"])
-def test_schedule_goes_on_from_a_file_that_is_data(schedule: dict[str, Any], done: int) -> None:
+def test_schedule_resumes_from_plain_data(schedule: dict[str, Any], num_epochs: int) -> None:
     options = {**schedule, **LINEAR, "WARMUP_EPOCH": 2, "NAME": "sgd", "LR": 1.0, "MAX_EPOCH": 6}
     cfg = optim_cfg(**options)
 
@@ -82,7 +82,7 @@ def test_schedule_goes_on_from_a_file_that_is_data(schedule: dict[str, Any], don
         return optimizer, build_lr_scheduler(optimizer, cfg)
 
     first, second = build(), build()
-    follow(*first, done)
+    follow(*first, num_epochs)
     file = io.BytesIO()
     torch.save([part.state_dict() for part in first], file)
     file.seek(0)
@@ -100,7 +100,7 @@ def test_schedule_goes_on_from_a_file_that_is_data(schedule: dict[str, Any], don
         ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "sudden"}, ValueError),
     ],
 )
-def test_schedules_that_cannot_be(options: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_schedules_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
     cfg = optim_cfg(NAME="sgd")
     for key, value in options.items():
         cfg[key] = value
@@ -131,7 +131,7 @@ def test_optimizers_by_name(name: str, kind: type, expected: dict[str, Any]) -> 
         assert (group["lr"], group["weight_decay"]) == (0.02, 0.03)
 
 
-def test_new_layers_learn_faster() -> None:
+def test_staged_rates() -> None:
     cfg = optim_cfg(LR=0.1, STAGED_LR=True, NEW_LAYERS=["head"], BASE_LR_MULT=0.5)
     staged = model()
     base, new = build_optimizer(staged, cfg).param_groups
@@ -142,7 +142,7 @@ def test_new_layers_learn_faster() -> None:
     assert [len(group["params"]) for group in wrapped] == [2, 2]
 
 
-def test_groups_take_the_place_of_staged_rates() -> None:
+def test_parameter_groups_replace_staged_rates() -> None:
     groups = [{"params": list(model().parameters()), "lr": 0.5}]
     with pytest.warns(UserWarning):
         optimizer = build_optimizer(model(), optim_cfg(STAGED_LR=True), param_groups=groups)
@@ -169,7 +169,7 @@ def reference_radam(weight: float, gradients: list[float], lr: float, decay: flo
 
 
 @pytest.mark.skipif(UPSTREAM, reason="calls of torch that are gone")
-def test_radam_is_the_published_one() -> None:
+def test_radam_against_the_paper() -> None:
     gradients = [1.0, -0.5, 2.0, 0.3, 0.7, -1.1, 0.2, 0.9, -0.4, 0.6]
     weight = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
     optimizer = RAdam([weight], lr=0.1, weight_decay=0.01)

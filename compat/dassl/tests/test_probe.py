@@ -1,4 +1,4 @@
-"""How a working dassl is told from a broken one, and from none."""
+"""Probe of the installed dassl: working, broken or missing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from upstream import probe
 
 
-def test_the_dassl_that_runs_these_tests_works() -> None:
+def test_installed_dassl_works() -> None:
     assert probe.main() == 0
 
 
-def test_a_broken_one_ends_in_one_line(tmp_path: Path) -> None:
+def test_broken_dassl_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "dassl").mkdir()
     (tmp_path / "dassl" / "__init__.py").write_text("raise ImportError('cannot import name x from torch._six')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -29,7 +29,7 @@ def test_a_broken_one_ends_in_one_line(tmp_path: Path) -> None:
     assert line.startswith("error: the installed dassl") and "pip uninstall" in line
 
 
-def test_a_schedule_that_does_not_step_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schedule_that_does_not_step_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Frozen:
         def __init__(self, *_: object) -> None: ...
 
@@ -39,6 +39,6 @@ def test_a_schedule_that_does_not_step_is_broken(monkeypatch: pytest.MonkeyPatch
     assert probe.main() == 2
 
 
-def test_none_is_told_from_a_broken_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_dassl_has_another_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert probe.main() == 3

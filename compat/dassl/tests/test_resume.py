@@ -1,4 +1,4 @@
-"""A run that is killed and started again ends with the same bits as one that nobody stopped."""
+"""A killed and resumed run is bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from toys import NO_TEST, Make, ours_only, upstream_fault, warmup_fault
 
 SCRIPT = Path(__file__).with_name("stoppable.py")
 MODELS = ("first", "second")
-# By number of workers, where the run is killed, one time after the other: in the first epoch, where nothing is saved;
-# in a later one; after the numbered checkpoints of an epoch are written, before the run knows that it is done.
+# Positions where the run is killed, in order, by number of workers: in the first epoch, where nothing is saved; in a
+# later one; after the checkpoints of an epoch are written, but before its state.
 STOPS = {0: ("0:1", "2:end"), 1: ("1:2", "2:end"), 2: ("1:0", "2:end", "3:1")}
 
 
 def arguments(root: Path, output: Path, workers: int, stop_at: str = "") -> list[str]:
-    """What Python is to run."""
+    """Return the arguments of Python."""
     return [str(SCRIPT), str(root), str(output), str(workers), stop_at]
 
 
 def assert_same(a: Any, b: Any, where: str) -> None:
-    """Compare nested containers, tensors by their bits."""
+    """Check that nested containers and their tensors are equal."""
     assert type(a) is type(b), where
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
@@ -44,35 +44,35 @@ def assert_same(a: Any, b: Any, where: str) -> None:
 
 
 def result_lines(output: str) -> list[str]:
-    """What the final test printed."""
+    """Return the printed lines of the final test."""
     return output[output.index("Evaluate on the *test*") : output.index("Elapsed")].splitlines()
 
 
 @upstream_fault("generators, best result and the schedule of warm-up are not saved")
 @pytest.mark.parametrize("workers", STOPS)
-def test_killed_run_ends_with_the_same_bits(workers: int, images: Path, tmp_path: Path) -> None:
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+def test_killed_run_is_bit_identical(workers: int, images: Path, tmp_path: Path) -> None:
+    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
     run = run_forked if workers else run_afresh
-    undisturbed = run(arguments(images, straight, workers), tmp_path)
-    assert undisturbed.returncode == 0, undisturbed.stdout
+    reference = run(arguments(images, uninterrupted, workers), tmp_path)
+    assert reference.returncode == 0, reference.stdout
     for stop_at in STOPS[workers]:
         killed = run_forked(arguments(images, stopped, workers, stop_at), tmp_path)
         assert killed.returncode == -signal.SIGKILL, killed.stdout
     finished = run_forked(arguments(images, stopped, workers), tmp_path)
     assert finished.returncode == 0, finished.stdout
 
-    files = sorted(str(path.relative_to(straight)) for path in straight.glob("*/*.tar*"))
+    files = sorted(str(path.relative_to(uninterrupted)) for path in uninterrupted.glob("*/*.tar*"))
     assert f"{MODELS[0]}/model.pth.tar-4" in files
     assert sorted(str(path.relative_to(stopped)) for path in stopped.glob("*/*.tar*")) == files
     for file in files:
-        assert_same(load_checkpoint(str(straight / file)), load_checkpoint(str(stopped / file)), file)
+        assert_same(load_checkpoint(str(uninterrupted / file)), load_checkpoint(str(stopped / file)), file)
     for model in MODELS:
-        assert (straight / model / "checkpoint").read_text() == (stopped / model / "checkpoint").read_text()
-    assert result_lines(undisturbed.stdout) == result_lines(finished.stdout)
+        assert (uninterrupted / model / "checkpoint").read_text() == (stopped / model / "checkpoint").read_text()
+    assert result_lines(reference.stdout) == result_lines(finished.stdout)
 
 
 def stop_after(trainer: Any, epochs: int) -> None:
-    """Train until an epoch is done, then stop as an exception does."""
+    """Train for some epochs, then raise an exception."""
 
     class Stop(Exception):
         pass
@@ -90,7 +90,7 @@ def stop_after(trainer: Any, epochs: int) -> None:
 
 
 @upstream_fault("generators are not saved")
-def test_generator_of_a_loader_goes_on(make_trainer: Make, tmp_path: Path) -> None:
+def test_generator_of_a_loader_is_restored(make_trainer: Make, tmp_path: Path) -> None:
     orders: list[Any] = []
 
     def build(output: str) -> Any:
@@ -100,13 +100,13 @@ def test_generator_of_a_loader_goes_on(make_trainer: Make, tmp_path: Path) -> No
         trainer.before_epoch = lambda: orders.append([batch["index"].item() for batch in shuffling])
         return trainer
 
-    build("straight").train()
-    straight = orders[:]
+    build("uninterrupted").train()
+    uninterrupted = orders[:]
     orders.clear()
     stop_after(build("stopped"), 2)
     del orders[2:]
     build("stopped").train()
-    assert orders == straight
+    assert orders == uninterrupted
     assert len({tuple(order) for order in orders}) == 4
 
 
@@ -114,7 +114,7 @@ BEST = ("TEST.FINAL_MODEL", "best_val", "OPTIM.MAX_EPOCH", 3)
 
 
 @upstream_fault("best_val mode resumes from the best epoch, and forgets how good it was")
-def test_resumes_from_the_last_epoch_and_keeps_the_best_result(make_trainer: Make) -> None:
+def test_resumption_from_the_last_epoch_keeps_the_best_result(make_trainer: Make) -> None:
     first = make_trainer(*BEST)
     first.test = lambda split=None: {0: 50.0, 1: 40.0}[first.epoch]
     stop_after(first, 2)
@@ -125,19 +125,19 @@ def test_resumes_from_the_last_epoch_and_keeps_the_best_result(make_trainer: Mak
 
 
 @warmup_fault("schedules with warm-up are pickled objects that drive an optimizer of the past")
-def test_schedule_goes_on_after_warmup(make_trainer: Make) -> None:
+def test_schedule_resumes_after_warmup(make_trainer: Make) -> None:
     options = ("OPTIM.MAX_EPOCH", 5, "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", *NO_TEST)
-    straight = make_trainer(*options, "OUTPUT_DIR", str(make_trainer().output_dir) + "-straight")
-    straight.train()
+    uninterrupted = make_trainer(*options, "OUTPUT_DIR", str(make_trainer().output_dir) + "-uninterrupted")
+    uninterrupted.train()
     first = make_trainer(*options, "TRAIN.CHECKPOINT_FREQ", 1)
     stop_after(first, 2)
     second = make_trainer(*options, "TRAIN.CHECKPOINT_FREQ", 1)
     second.train()
-    assert first.used_lrs + second.used_lrs == straight.used_lrs
+    assert first.used_lrs + second.used_lrs == uninterrupted.used_lrs
 
 
-def test_plain_checkpoints_resume(make_trainer: Make, tmp_path: Path) -> None:
-    """Checkpoints are enough: whatever else a run keeps may be missing, as it is in older folders."""
+def test_resumption_from_checkpoints_alone(make_trainer: Make, tmp_path: Path) -> None:
+    """Other files may be missing, as in older folders."""
     options = (*NO_TEST, "OPTIM.LR_SCHEDULER", "single_step")
     trainer = make_trainer(*options)
     trainer.before_train()
@@ -150,7 +150,7 @@ def test_plain_checkpoints_resume(make_trainer: Make, tmp_path: Path) -> None:
 
 
 @ours_only
-def test_plain_checkpoints_bring_the_best_result(make_trainer: Make) -> None:
+def test_checkpoints_restore_the_best_result(make_trainer: Make) -> None:
     trainer = make_trainer()
     trainer.save_model(0, trainer.output_dir, val_result=70.0, model_name="model-best.pth.tar")
     trainer.save_model(1, trainer.output_dir)
@@ -160,7 +160,7 @@ def test_plain_checkpoints_bring_the_best_result(make_trainer: Make) -> None:
 
 
 @ours_only
-def test_plain_checkpoints_of_different_epochs_are_refused(make_trainer: Make) -> None:
+def test_checkpoints_of_different_epochs_are_refused(make_trainer: Make) -> None:
     trainer = make_trainer()
     trainer.save_model(1, trainer.output_dir)
     (Path(trainer.output_dir) / "second" / "model.pth.tar-2").unlink()
@@ -170,7 +170,9 @@ def test_plain_checkpoints_of_different_epochs_are_refused(make_trainer: Make) -
         make_trainer().resume_model_if_exist(trainer.output_dir)
 
 
-def test_begins_where_there_is_nothing(make_trainer: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_starts_without_checkpoints(
+    make_trainer: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     trainer = make_trainer()
     trainer.save_model(0, trainer.output_dir)
     for path in (Path(trainer.output_dir) / "second").iterdir():
@@ -183,7 +185,7 @@ def test_begins_where_there_is_nothing(make_trainer: Make, tmp_path: Path, capsy
 
 
 @ours_only
-def test_run_begun_from_another_folder_goes_on_in_its_own(make_trainer: Make, tmp_path: Path) -> None:
+def test_run_started_from_another_folder_resumes_in_its_own(make_trainer: Make, tmp_path: Path) -> None:
     base = make_trainer("TRAIN.CHECKPOINT_FREQ", 1, *NO_TEST, "OUTPUT_DIR", str(tmp_path / "base"))
     stop_after(base, 1)
     options = ("RESUME", str(tmp_path / "base"), "OPTIM.MAX_EPOCH", 4, *NO_TEST)
@@ -207,7 +209,7 @@ def test_state_of_other_models_is_refused(make_trainer: Make) -> None:
 
 
 @ours_only
-def test_finished_run_keeps_its_weights_once(make_trainer: Make) -> None:
+def test_finished_run_stores_weights_once(make_trainer: Make) -> None:
     trainer = make_trainer(*NO_TEST)
     stop_after(trainer, 1)
     (state,) = Path(trainer.output_dir).glob("*.tar")

@@ -1,4 +1,4 @@
-"""What each sampler promises, for any data set."""
+"""Properties of the samplers, for generated data sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ sizes = st.lists(st.integers(1, 12), min_size=1, max_size=5)
 
 
 def source(counts: list[int], attribute: str) -> list[Any]:
-    """Items whose attribute has value i as often as counts[i], shuffled."""
+    """Return shuffled items; counts[i] of them have the value i of an attribute."""
     items = [SimpleNamespace(**{attribute: value}) for value, count in enumerate(counts) for _ in range(count)]
     random.Random(0).shuffle(items)
     return items
@@ -36,25 +36,25 @@ def test_random_domains(counts: list[int], each: int, n_domain: int, seed: int) 
     data, size = source(counts, "domain"), each * chosen
     random.seed(seed)
     sampler = build_sampler("RandomDomainSampler", data_source=data, batch_size=size, n_domain=n_domain)
-    drawn = list(sampler)
-    assert len(set(drawn)) == len(drawn)
-    for batch in batches(drawn, size):
+    indices = list(sampler)
+    assert len(set(indices)) == len(indices)
+    for batch in batches(indices, size):
         assert list(Counter(data[i].domain for i in batch).values()) == [each] * chosen
-    left = Counter(item.domain for item in data) - Counter(data[i].domain for i in drawn)
-    assert min(left[domain] for domain in range(len(counts))) < each
+    remaining = Counter(item.domain for item in data) - Counter(data[i].domain for i in indices)
+    assert min(remaining[domain] for domain in range(len(counts))) < each
     if chosen == len(counts):
-        assert len(sampler) == len(drawn) == min(counts) // each * size  # type: ignore[arg-type]
+        assert len(sampler) == len(indices) == min(counts) // each * size  # type: ignore[arg-type]
 
 
 @given(counts=sizes, each=st.integers(1, 4), seed=seeds)
-def test_domains_in_order(counts: list[int], each: int, seed: int) -> None:
+def test_sequential_domains(counts: list[int], each: int, seed: int) -> None:
     assume(min(counts) >= each)
     data, size = source(counts, "domain"), each * len(counts)
     random.seed(seed)
     sampler = build_sampler("SeqDomainSampler", data_source=data, batch_size=size)
-    drawn = list(sampler)
-    assert len(set(drawn)) == len(drawn) == len(sampler) == min(counts) // each * size  # type: ignore[arg-type]
-    for batch in batches(drawn, size):
+    indices = list(sampler)
+    assert len(set(indices)) == len(indices) == len(sampler) == min(counts) // each * size  # type: ignore[arg-type]
+    for batch in batches(indices, size):
         assert [data[i].domain for i in batch] == [domain for domain in range(len(counts)) for _ in range(each)]
 
 
@@ -65,22 +65,22 @@ def test_random_classes(counts: list[int], n_ins: int, n_class: int, seed: int) 
     random.seed(seed)
     sampler = build_sampler("RandomClassSampler", data_source=data, batch_size=size, n_ins=n_ins)
     assert len(sampler) > 0  # type: ignore[arg-type]
-    drawn = [int(i) for i in sampler]
-    assert drawn
-    for batch in batches(drawn, size):
+    indices = [int(i) for i in sampler]
+    assert indices
+    for batch in batches(indices, size):
         assert list(Counter(data[i].label for i in batch).values()) == [n_ins] * n_class
     for label, count in enumerate(counts):
-        times = Counter(i for i in drawn if data[i].label == label)
+        times = Counter(i for i in indices if data[i].label == label)
         if count >= n_ins:
             assert set(times.values()) <= {1}
             assert sum(times.values()) <= count // n_ins * n_ins
         else:
             assert sum(times.values()) <= n_ins
     if n_class == 1:
-        assert len(sampler) == len(drawn) == sum(max(count // n_ins, 1) for count in counts) * n_ins  # type: ignore[arg-type]
+        assert len(sampler) == len(indices) == sum(max(count // n_ins, 1) for count in counts) * n_ins  # type: ignore[arg-type]
 
 
-def test_same_seed_same_order() -> None:
+def test_seed_determines_order() -> None:
     data = [SimpleNamespace(domain=i % 3, label=i % 4) for i in range(40)]
     for name in ("RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"):
         orders = []
@@ -101,7 +101,7 @@ def test_same_seed_same_order() -> None:
         ("RandomClassSampler", {"batch_size": 32, "n_ins": 1}),
     ],
 )
-def test_sizes_that_do_not_fit(name: str, options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(name: str, options: dict[str, Any]) -> None:
     data = [SimpleNamespace(domain=i % 2, label=i % 3) for i in range(30)]
     with pytest.raises((ValueError, AssertionError)):
         build_sampler(name, data_source=data, **options)

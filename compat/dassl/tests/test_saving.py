@@ -1,4 +1,4 @@
-"""What a trainer saves and loads, with optimizers and schedules of any kind."""
+"""Files that a trainer saves and loads, also with custom optimizers and schedules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_saved_files(make_trainer: Make) -> None:
     assert any((Path(trainer.output_dir) / "tensorboard").iterdir())
 
 
-def test_best_model_is_kept(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_model_is_restored_for_the_final_test(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make_trainer("OPTIM.MAX_EPOCH", 4, "TEST.FINAL_MODEL", "best_val")
     results = [10.0, 30.0, 30.0, 20.0, 50.0]
     splits = []
@@ -48,17 +48,17 @@ def test_best_model_is_kept(make_trainer: Make, capsys: pytest.CaptureFixture[st
 
 
 @upstream_fault("formats None as a number")
-def test_model_of_an_epoch_is_loaded(make_trainer: Make) -> None:
+def test_model_of_a_given_epoch_is_loaded(make_trainer: Make) -> None:
     trainer = make_trainer(*NO_TEST)
     trainer.train()
     other = make_trainer()
     other.load_model(trainer.output_dir, epoch=2)
-    for mine, theirs in zip(trainer.first.parameters(), other.first.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
+    for expected, loaded in zip(trainer.first.parameters(), other.first.parameters(), strict=True):
+        assert torch.equal(expected, loaded)
     assert other.first.seen["steps"] == 6
 
 
-def test_models_that_are_not_there(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_models_are_named(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make_trainer()
     trainer.load_model("")
     assert "load_model() is skipped" in capsys.readouterr().out
@@ -88,8 +88,8 @@ def test_wrapped_models_are_saved_and_loaded(make_trainer: Make) -> None:
     assert torch.equal(wrapped.module.layers[2].weight, saved)
 
 
-class OneOptimizer:
-    """An optimizer of a plugin's own, of which only what is called exists."""
+class CustomOptimizer:
+    """Optimizer of a plugin with only the methods that the trainer calls."""
 
     def __init__(self, parameters: Any) -> None:
         self.inner = torch.optim.Adam(parameters, lr=0.1)
@@ -107,10 +107,10 @@ class OneOptimizer:
         self.inner.load_state_dict(state["inner"])
 
 
-class OneSchedule:
-    """A schedule of a plugin's own."""
+class CustomSchedule:
+    """Schedule of a plugin."""
 
-    def __init__(self, optimizer: OneOptimizer) -> None:
+    def __init__(self, optimizer: CustomOptimizer) -> None:
         self.optimizer, self.steps = optimizer, 0
 
     def step(self) -> None:
@@ -127,12 +127,12 @@ class OneSchedule:
         self.steps = state["steps"]
 
 
-def test_optimizers_and_schedules_may_be_anything_of_the_kind(make_trainer: Make) -> None:
+def test_custom_optimizers_and_schedules(make_trainer: Make) -> None:
     def build() -> Any:
         trainer = make_trainer("OPTIM.MAX_EPOCH", 2, *NO_TEST)
-        for name in ("first", "second"):  # as plugins do that make them after the models
-            trainer._optims[name] = OneOptimizer(getattr(trainer, name).parameters())
-            trainer._scheds[name] = OneSchedule(trainer._optims[name])
+        for name in ("first", "second"):  # as plugins that make optimizers after the models
+            trainer._optims[name] = CustomOptimizer(getattr(trainer, name).parameters())
+            trainer._scheds[name] = CustomSchedule(trainer._optims[name])
         return trainer
 
     first = build()

@@ -1,4 +1,4 @@
-"""The comparison of two environments' `dassl`: what is recorded of a training, and when two records agree."""
+"""Comparison of `dassl` in two environments: recorded losses, and agreement of two records."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("step", "apart", "same"), [(0, 2e-5, False), (STEPS - 1, 2e-5, False), (3, 5e-6, True), (STEPS, 1.0, True)]
+    ("step", "difference", "same"), [(0, 2e-5, False), (STEPS - 1, 2e-5, False), (3, 5e-6, True), (STEPS, 1.0, True)]
 )
-def test_losses_of_the_first_steps_have_to_agree(step: int, apart: float, same: bool) -> None:
+def test_losses_of_first_steps_must_agree(step: int, difference: float, same: bool) -> None:
     losses = copy.deepcopy(ONE["losses"])
-    losses[step]["loss"] += apart
+    losses[step]["loss"] += difference
     assert compare("CoOp", ONE, changed(losses=losses))["same"] is same
 
 
-def test_lengths_and_every_accuracy_have_to_agree() -> None:
+def test_lengths_and_accuracies_must_agree() -> None:
     row = compare("CoOp", ONE, changed())
     assert row["same"] and row["accuracy %, one"] == row["accuracy %, other"] == 90.0
     assert not compare("CoOp", ONE, changed(losses=ONE["losses"][:-1]))["same"]
@@ -50,12 +50,12 @@ def test_lengths_and_every_accuracy_have_to_agree() -> None:
     assert not compare("CoFT", ONE, changed(accuracies=other))["same"]
 
 
-def test_accuracies_of_all_stages_are_compared() -> None:
+def test_accuracies_of_all_stages() -> None:
     results = {"accuracy_test": 90.0, "seeds": 30, "after Phase I": {"accuracy_both": 80.0, "coverage": 0.5}}
     assert dict(accuracies(results)) == ONE["accuracies"]
 
 
-def test_every_step_of_a_script_is_recorded(tmp_path: Path) -> None:
+def test_losses_of_all_steps_are_recorded(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
     script, losses = tmp_path / "train.py", tmp_path / "losses.json"
     script.write_text(TRAINING)

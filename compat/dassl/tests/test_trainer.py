@@ -1,4 +1,4 @@
-"""A trainer from its config to its tests: construction, splits, loops, printed lines, the progress bar."""
+"""Trainer: construction, splits, loops, printed lines, the progress bar."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_trainer_by_name(images: Path, tmp_path: Path, capsys: pytest.CaptureFix
         build_trainer(make_cfg(images, tmp_path, trainer="ToyY"))
 
 
-def test_trainer_without_a_model_can_test(images: Path, tmp_path: Path) -> None:
+def test_trainer_without_registered_model_can_test(images: Path, tmp_path: Path) -> None:
     @TRAINER_REGISTRY.register(force=True)
     class ZeroShot(TrainerX):
         def build_model(self) -> None:
@@ -80,12 +80,12 @@ LINE = re.compile(
 
 
 def printed_steps(printed: str) -> list[re.Match[str]]:
-    found = [LINE.fullmatch(line) for line in printed.splitlines() if line.startswith("epoch [")]
-    assert all(found)
-    return [match for match in found if match]
+    matches = [LINE.fullmatch(line) for line in printed.splitlines() if line.startswith("epoch [")]
+    assert all(matches)
+    return [match for match in matches if match]
 
 
-def test_lines_of_training(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_lines_of_training(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
     make_trainer(*NO_TEST).train()
     printed = capsys.readouterr().out
     steps = printed_steps(printed)
@@ -96,7 +96,7 @@ def test_lines_of_training(make_trainer: Make, capsys: pytest.CaptureFixture[str
 
 
 @upstream_fault("prints the rate of the next epoch")
-def test_rate_that_is_printed_is_the_one_that_was_used(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_rate_is_the_rate_in_use(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make_trainer(*NO_TEST)
     scalars: list[Any] = []
     trainer.write_scalar = lambda tag, value, step=None: scalars.append((tag, value, step))
@@ -107,7 +107,7 @@ def test_rate_that_is_printed_is_the_one_that_was_used(make_trainer: Make, capsy
     assert rates == list(enumerate(trainer.used_lrs))
 
 
-def test_scalars_and_the_end_of_training(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scalars_and_final_test(make_trainer: Make, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make_trainer()
     scalars: list[Any] = []
     trainer.write_scalar = lambda tag, value, step=None: scalars.append((tag, step))
@@ -121,7 +121,7 @@ def test_scalars_and_the_end_of_training(make_trainer: Make, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(("frequency", "expected"), [(2, "2"), (4, "123")])
-def test_how_often_lines_are_printed(
+def test_frequency_of_printed_lines(
     frequency: int, expected: str, make_trainer: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_trainer("TRAIN.PRINT_FREQ", frequency, "OPTIM.MAX_EPOCH", 2, *NO_TEST).train()
@@ -135,7 +135,7 @@ def test_forward_backward_may_report_nothing(make_trainer: Make) -> None:
     assert (trainer.epoch, trainer.batch_idx, trainer.num_batches) == (1, 2, 3)
 
 
-def test_loader_may_be_replaced_before_an_epoch(make_trainer: Make) -> None:
+def test_loader_can_be_replaced_before_an_epoch(make_trainer: Make) -> None:
     trainer = make_trainer(*NO_TEST)
     batches = list(trainer.train_loader_x)
     counts = []
@@ -153,15 +153,15 @@ def test_loader_may_be_replaced_before_an_epoch(make_trainer: Make) -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [("train_x", 3), ("train_u", 4), ("smaller_one", 3)])
 def test_labelled_and_unlabelled_batches(count: str, expected: int, make_trainer: Make) -> None:
-    own = ("DATALOADER.TRAIN_U.SAME_AS_X", False, "DATALOADER.TRAIN_U.BATCH_SIZE", 2)
-    trainer = make_trainer("TRAIN.COUNT_ITER", count, *own, *NO_TEST, trainer="ToyXU")
+    options = ("DATALOADER.TRAIN_U.SAME_AS_X", False, "DATALOADER.TRAIN_U.BATCH_SIZE", 2)
+    trainer = make_trainer("TRAIN.COUNT_ITER", count, *options, *NO_TEST, trainer="ToyXU")
     trainer.train()
     assert trainer.pairs == [(8, 2)] * expected
 
 
 @ours_only
 @pytest.mark.parametrize("forced", ["1", "0", ""])
-def test_bar_on_standard_error(
+def test_progress_bar_on_standard_error(
     forced: str, make_trainer: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASSL_PROGRESS", forced)
@@ -174,7 +174,7 @@ def test_bar_on_standard_error(
 
 
 @ours_only
-def test_lines_of_plugins_stay_whole_beside_the_bar(
+def test_progress_bar_does_not_break_lines_of_plugins(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DASSL_PROGRESS", "1")

@@ -1,4 +1,4 @@
-"""Other people's plugins on our `dassl`, tried on the small one in `plugin`, which is written as CoOp is."""
+"""Trials of third-party plugins, with the small one in `plugin`, which is written like CoOp."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PLUGIN = Path(__file__).with_name("plugin")
 
 @pytest.fixture
 def forked_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plugin's scripts save the import of PyTorch; but one that is to be killed runs as it does for a user."""
-    afresh = subprocess.run
+    """Fork the scripts of the plugin to save imports, except one that will be killed."""
+    run_process = subprocess.run
 
     def run(command: list[str], *, cwd: Path, env: dict[str, str], **options: Any) -> Any:
         if "KILL_AT" in env and "Toy" in command:
-            return afresh(command, cwd=cwd, env=env, **options)
+            return run_process(command, cwd=cwd, env=env, **options)
         assert command[0] == sys.executable
         return run_forked(command[1:], cwd, env)
 
@@ -36,14 +36,14 @@ def forked_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_scripts")
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the trainer that needs a GPU has one")
-def test_a_plugin_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests the message without a GPU")
+def test_trial_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(material, "WIDTHS", {material.NARROW: (64, 64)})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
     checkout = shutil.copytree(PLUGIN, tmp_path / "SomePlugin", ignore=shutil.ignore_patterns("__pycache__"))
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
-    code = trials.main(["--keep", "kept", "SomePlugin"])
+    code = trials.main(["--keep", "trial", "SomePlugin"])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[-4:]]
     assert [row[:2] for row in rows] == [["SomePlugin", n] for n in ("ZeroshotToy", "Toy", "NeedsGpu", "Broken")]
     zero_shot, toy, gpu, broken = (row[2:] for row in rows)
@@ -53,11 +53,11 @@ def test_a_plugin_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert gpu[3].startswith("hard-codes .cuda() (trainers/toy.py:") and gpu[3].endswith(", kept on the CPU")
     assert broken[:3] == ["-"] * 3 and broken[3].startswith("ValueError: no such thing (trainers/toy.py:")
     assert code == 1  # because of Broken
-    assert "Broken" in (tmp_path / "kept" / "log.txt").read_text()
+    assert "Broken" in (tmp_path / "trial" / "log.txt").read_text()
     assert before == {path: path.read_bytes() for path in before}
 
 
-def test_a_failure_is_explained_by_its_place_in_the_plugin() -> None:
+def test_failure_is_explained_with_its_line_in_the_plugin() -> None:
     frames = 'File "/a/plugin/trainers/x.py", line 7, in f\n  File "/b/torch/cuda.py", line 9, in g\n'
     checkout = Path("/a/plugin")
     assert explain(f"{frames}AssertionError: Torch not compiled with CUDA enabled", checkout) == (
@@ -67,14 +67,14 @@ def test_a_failure_is_explained_by_its_place_in_the_plugin() -> None:
     assert explain("", checkout) == "failed without a word"
 
 
-def test_losses_are_those_at_the_ends_of_epochs() -> None:
+def test_losses_of_first_and_last_epoch() -> None:
     lines = [f"epoch [{e}/2] batch [{b}/2] loss 9.0 ({e}.{b}) acc 1.0 (2.0)\n" for e in (1, 2) for b in (1, 2)]
     assert losses("".join(lines)) == "loss 1.2 to 2.2"
     with pytest.raises(Failed):
         losses(lines[0] + "epoch [2/2] batch [2/2] loss nan (nan)\n")
 
 
-def test_weights_are_compared_by_the_bit(tmp_path: Path) -> None:
+def test_weights_are_compared_exactly(tmp_path: Path) -> None:
     def save(folder: Path, value: float) -> dict[str, Any]:
         (folder / "model").mkdir(parents=True)
         torch.save({"state_dict": {"w": torch.tensor([value])}}, folder / "model" / "model.pth.tar-2")

@@ -1,4 +1,4 @@
-"""What upstream Dassl needs to run on current PyTorch, tried on a stand-in that is written as upstream is."""
+"""The patch and link for upstream Dassl on current PyTorch, with a stand-in for upstream."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class WarmUp(_LRScheduler):
 
 @pytest.fixture
 def warm_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The class WarmUp, on the mended base class."""
+    """The class WarmUp on the patched base class."""
     hooks = list(sys.meta_path)
-    monkeypatch.setattr(lr_scheduler, "_LRScheduler", lr_scheduler._LRScheduler)  # put back in the end
+    monkeypatch.setattr(lr_scheduler, "_LRScheduler", lr_scheduler._LRScheduler)  # restored after the test
     mend()
     names: dict[str, Any] = {}
     exec(SCHEDULES, names)
@@ -51,7 +51,7 @@ def warm_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with a package `dassl` in it."""
+    """Checkout with a package `dassl`."""
     package = tmp_path / "checkout" / "dassl"
     for name in ("modeling", "optim"):
         (package / name).mkdir(parents=True)
@@ -65,14 +65,14 @@ def optimizer() -> SGD:
     return SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
 
 
-def test_warm_up_steps(warm_up: Any) -> None:
-    live = optimizer()
-    assert follow(live, warm_up(live, 1), 4) == pytest.approx([0.01, 1, 0.93301, 0.75], abs=1e-5)
+def test_rates_after_warm_up(warm_up: Any) -> None:
+    sgd = optimizer()
+    assert follow(sgd, warm_up(sgd, 1), 4) == pytest.approx([0.01, 1, 0.93301, 0.75], abs=1e-5)
 
 
-def test_a_checkpoint_holds_numbers_and_drives_the_live_optimizer(warm_up: Any, tmp_path: Path) -> None:
-    whole = optimizer()
-    expected = follow(whole, warm_up(whole, 2), 7)
+def test_schedule_resumes_from_plain_data(warm_up: Any, tmp_path: Path) -> None:
+    uninterrupted = optimizer()
+    expected = follow(uninterrupted, warm_up(uninterrupted, 2), 7)
     first = optimizer()
     schedule = warm_up(first, 2)
     follow(first, schedule, 4)
@@ -85,7 +85,7 @@ def test_a_checkpoint_holds_numbers_and_drives_the_live_optimizer(warm_up: Any, 
     assert follow(second, restored, 3) == expected[4:]
 
 
-def test_a_linked_checkout_is_imported_and_mended(
+def test_linked_checkout_is_imported_and_patched(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linking, "dassl_in_place", lambda: None)
@@ -108,7 +108,7 @@ WarmUp(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), 1)
     assert done.stdout.strip() == str(checkout / "dassl" / "__init__.py")
 
 
-def test_somebodys_installation_is_left_alone(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_installation_is_not_replaced(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(checkout)]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and "a dassl is installed here already" in lines[0]
+    assert len(lines) == 1 and "installed" in lines[0]

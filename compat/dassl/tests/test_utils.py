@@ -1,4 +1,4 @@
-"""Registries, meters, seeds, files, odds and ends."""
+"""Registries, meters, seeds, files, layers, initialization, downloads."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def test_registry() -> None:
         registry.get("Three")
 
 
-def test_most_similar_name_is_offered() -> None:
+def test_most_similar_name_is_suggested() -> None:
     check_availability("CoOp", ["CoOp", "UPL"])
     with pytest.raises(ValueError, match=r"CoOp.*UPL.*do you mean \[CoOp\]\?"):
         check_availability("CoOpp", ["CoOp", "UPL"])
 
 
 @given(values=st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(1, 5)), min_size=1, max_size=9))
-def test_average(values: list[tuple[float, int]]) -> None:
+def test_average_meter(values: list[tuple[float, int]]) -> None:
     meter = AverageMeter()
     for value, n in values:
         meter.update(torch.tensor(value, dtype=torch.float64), n)
@@ -71,7 +71,7 @@ def test_average(values: list[tuple[float, int]]) -> None:
     assert meter.avg == pytest.approx(total / count, abs=1e-6)
 
 
-def test_metrics_by_name() -> None:
+def test_metric_meter() -> None:
     metrics = MetricMeter()
     metrics.update(None)
     metrics.update({"loss": 1.0, "acc": torch.tensor(50.0)})
@@ -86,7 +86,7 @@ def test_metrics_by_name() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_seed(seed: int) -> None:
+def test_seed_sets_all_generators(seed: int) -> None:
     draws = []
     for _ in range(2):
         set_random_seed(seed)
@@ -98,7 +98,7 @@ def test_seed(seed: int) -> None:
 
 
 @upstream_fault("writes in place")
-def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failed_json_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b.json"
     write_json([1, "é"], str(path))
     with pytest.raises(TypeError):
@@ -107,7 +107,7 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_folders(tmp_path: Path) -> None:
+def test_folders_and_files(tmp_path: Path) -> None:
     for _ in range(2):
         mkdir_if_missing(str(tmp_path / "x" / "y"))
     for name in ("b", "a", ".hidden"):
@@ -119,7 +119,7 @@ def test_folders(tmp_path: Path) -> None:
         assert not check_isfile(str(tmp_path / "nowhere"))
 
 
-def test_parameters_are_counted() -> None:
+def test_count_of_parameters() -> None:
     model = nn.Linear(3, 2)
     assert count_num_param(model) == 8
     assert count_num_param(params=model.parameters()) == 8
@@ -127,7 +127,7 @@ def test_parameters_are_counted() -> None:
         count_num_param()
 
 
-def test_layers_are_opened() -> None:
+def test_opened_layers_are_trainable() -> None:
     model = nn.ModuleDict({"body": nn.Linear(3, 2), "head": nn.Linear(2, 2)})
     for target in (model, nn.DataParallel(model)):
         open_specified_layers(target, "head")
@@ -141,7 +141,7 @@ def test_layers_are_opened() -> None:
 
 
 @pytest.mark.parametrize("kind", ["normal", "xavier", "kaiming", "orthogonal"])
-def test_weights_are_initialised(kind: str) -> None:
+def test_initialization_of_weights(kind: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(64, 64))
     before = [p.clone() for p in model.parameters()]
     init_network_weights(model, init_type=kind)

@@ -1,4 +1,4 @@
-"""A small data set and two small trainers, written as a plugin writes them; and which `dassl` is under test."""
+"""A small data set and two small trainers, written like a plugin, and the marks of tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 
 UPSTREAM = importlib.util.find_spec("dassl.modeling") is not None
-MENDED = "dassl_on_current_torch" in sys.modules  # upstream/patch
+PATCHED = "dassl_on_current_torch" in sys.modules  # upstream/patch
 SIZE = 16
 CLASSES = ("red", "green", "blue")
 NO_TEST = ("TEST.NO_TEST", True)
@@ -31,30 +31,30 @@ Make = Callable[..., Any]  # what the fixture `make_trainer` is
 
 
 def upstream_fault(what: str) -> Any:
-    """Mark a test that upstream Dassl is known to fail."""
+    """Mark a test that upstream Dassl fails."""
     return pytest.mark.xfail(UPSTREAM, reason=f"upstream: {what}", strict=True)
 
 
 def warmup_fault(what: str) -> Any:
-    """Mark a test that upstream Dassl fails on current PyTorch, unless its schedules are mended."""
-    return pytest.mark.xfail(UPSTREAM and not MENDED, reason=f"upstream: {what}", strict=True)
+    """Mark a test that upstream Dassl fails on current PyTorch, unless its schedules are patched."""
+    return pytest.mark.xfail(UPSTREAM and not PATCHED, reason=f"upstream: {what}", strict=True)
 
 
 ours_only = pytest.mark.skipif(UPSTREAM, reason="not part of upstream's API")
 
 
 def datum(label: int, classname: str = "", domain: int = 0) -> Datum:
-    """An image that is never read."""
+    """Make an item whose image is never read."""
     return Datum(__file__, label, domain, classname)
 
 
 def checkpoint(model: nn.Module, **more: Any) -> dict[str, Any]:
-    """What a trainer saves of a model after three epochs."""
+    """Make a checkpoint of a model after three epochs."""
     return {"state_dict": model.state_dict(), "epoch": 3, "optimizer": None, "scheduler": None, **more}
 
 
 def follow(optimizer: Any, scheduler: Any, epochs: int) -> list[float]:
-    """Go on by some epochs, and return the rate of each."""
+    """Step through some epochs. Returns the learning rate of each."""
     rates = []
     for _ in range(epochs):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -65,7 +65,7 @@ def follow(optimizer: Any, scheduler: Any, epochs: int) -> list[float]:
 
 
 def write_images(folder: Path, number: int = 24) -> None:
-    """Write noise with a tint that tells the class."""
+    """Write images of noise, whose tint is that of their class."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     for index in range(number):
@@ -75,7 +75,7 @@ def write_images(folder: Path, number: int = 24) -> None:
 
 
 def items_in(folder: Path) -> list[Datum]:
-    """Images of a folder; labels and domains go by position."""
+    """Return the images of a folder; position determines label and domain."""
     paths = sorted(folder.glob("*.png"))
     return [Datum(str(path), i % 3, (i // 3) % 2, CLASSES[i % 3]) for i, path in enumerate(paths)]
 
@@ -90,7 +90,7 @@ class Tints(DatasetBase):
 
 
 class Net(nn.Module):
-    """A linear classifier behind dropout, whose state has an extra entry of plain containers and tensors."""
+    """Dropout and a linear classifier, with an extra state of plain containers and tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Net(nn.Module):
 
 
 class Steps:
-    """What the toy trainers share: two models with an optimizer each."""
+    """Base of the toy trainers: two models with an optimizer each."""
 
     def build_model(self: Any) -> None:
         cfg = self.cfg
@@ -141,7 +141,7 @@ class Steps:
 
 @TRAINER_REGISTRY.register()
 class ToyX(Steps, TrainerX):
-    """Trains on labelled images."""
+    """Trainer on labelled images."""
 
     def parse_batch_train(self, batch: dict[str, Any]) -> Any:
         return batch["img"].to(self.device), batch["label"].to(self.device)
@@ -152,7 +152,7 @@ class ToyX(Steps, TrainerX):
 
 @TRAINER_REGISTRY.register()
 class ToyXU(Steps, TrainerXU):
-    """Trains on labelled images, and counts the unlabelled ones."""
+    """Trainer on labelled images that records the sizes of unlabelled batches."""
 
     def before_epoch(self) -> None:
         self.pairs: list[tuple[int, int]] = []
@@ -164,7 +164,7 @@ class ToyXU(Steps, TrainerXU):
 
 
 def make_cfg(root: Path, output: Path, *options: Any, trainer: str = "ToyX") -> Any:
-    """The config of a toy trainer; further options are keys and values."""
+    """Make the config of a toy trainer; options are keys and values."""
     cfg = get_cfg_default()
     cfg.merge_from_list(
         [

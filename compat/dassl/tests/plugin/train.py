@@ -1,4 +1,4 @@
-"""A plugin's entry point, written as CoOp's is."""
+"""Entry point of a plugin, written like that of CoOp."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Trainers of a plugin: one that needs no training, one as it should be, one that needs a GPU, and a broken one."""
+"""Trainers of a plugin: one without training, a correct one, one that needs a GPU, and a broken one."""
 
 import torch
 from clip import clip
