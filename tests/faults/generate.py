@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,28 +102,19 @@ def replaced(tree: Any, key: Key, part: Any) -> Any:
     return result
 
 
-def corrupted(form: Schema, tree: Any) -> st.SearchStrategy[tuple[Key, Any]]:
-    """Return the strategy of a valid object with one part replaced or deleted, and of the key of that part."""
-
-    def corruptions(item: tuple[Key, Schema]) -> st.SearchStrategy[tuple[Key, Any]]:
-        key, part_form = item
-        values = [*edge_values(part_form, part_at(tree, key)), *WRONG_PARTS, *([DELETED] if key else [])]
-        return st.sampled_from(values).map(lambda value: (key, replaced(tree, key, value)))
-
-    return st.sampled_from(list(parts_of(form, tree))).flatmap(corruptions)
-
-
-def corruption_name(example: tuple[Key, Any]) -> str:
-    """Return a text that identifies a corruption: the key and the value there."""
-    key, tree = example
-    try:
-        return f"{key} {part_at(tree, key)!r}"
-    except (KeyError, IndexError):
-        return f"{key} deleted"
+def corruptions(form: Schema, valid: Any, count: int) -> list[tuple[Key, Any]]:
+    """Return up to `count` copies of an object with one part replaced or deleted, and the keys of these parts."""
+    values = [
+        (key, value)
+        for key, part_form in parts_of(form, valid)
+        for value in (*edge_values(part_form, part_at(valid, key)), *WRONG_PARTS, *([DELETED] if key else []))
+    ]
+    chosen = random.Random(sample["seed"]).sample(values, min(count, len(values)))
+    return [(key, replaced(valid, key, value)) for key, value in chosen]
 
 
-def draw(strategy: st.SearchStrategy[Any], count: int = 300, key: Callable[[Any], str] = repr) -> list[Any]:
-    """Draw up to `count` examples that differ in their key; the seed determines them."""
+def draw(strategy: st.SearchStrategy[Any], count: int = 300) -> list[Any]:
+    """Draw up to `count` different examples; the seed determines them."""
     set_hypothesis_home_dir(str(Path(tempfile.gettempdir()) / "coft-hypothesis"))  # not in the checkout
     options: dict[str, Any] = {"database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
     examples: dict[str, Any] = {}
@@ -131,7 +123,7 @@ def draw(strategy: st.SearchStrategy[Any], count: int = 300, key: Callable[[Any]
     @settings(max_examples=count, phases=(Phase.generate,), **options)
     @given(strategy)
     def collect(example: Any) -> None:
-        examples[key(example)] = example
+        examples[repr(example)] = example
 
     collect()
     return list(examples.values())

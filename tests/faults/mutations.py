@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from coft.core.schemas import Schema
 
-from .generate import corrupted, corruption_name, draw
+from .generate import corruptions
 from .verdict import CANARY, EITHER, REFUSED, SECRET, Expected
 
 Mutation = Callable[[Path], object]
@@ -183,7 +183,7 @@ def from_form(
 ) -> dict[Expected, dict[str, Mutation]]:
     """Generate mutations that corrupt one part of a valid object; those that no longer match the form are REFUSED."""
     mutations: dict[Expected, dict[str, Mutation]] = {REFUSED: {}, EITHER: {}}
-    for number, (key, value) in enumerate(draw(corrupted(form, valid), count, corruption_name)):
+    for number, (key, value) in enumerate(corruptions(form, valid, count)):
         name = f"{'.'.join(map(str, key)) or 'all'} {number}"
         mutations[EITHER if form.matches(value) else REFUSED][name] = write(value)
     return mutations

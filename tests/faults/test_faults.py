@@ -19,7 +19,7 @@ from . import campaign, settings
 from .campaign import CATEGORIES, cases_of, count_faults, read_stored, run_cases, store, table, write
 from .formats import Format
 from .fuzzing import read_bytes, write_corpus
-from .generate import DELETED, corrupted, draw, replaced, sample
+from .generate import DELETED, corruptions, draw, replaced, sample
 from .mutations import DAMAGE, GARBAGE, LINES, MISSING
 from .verdict import (
     ACCEPTED,
@@ -119,9 +119,10 @@ def test_flaws_of_messages(line: str, count: int) -> None:
         (2, "", WrongResult),
         (1, "error: input: wrong; mend it\n", WrongResult),
         (0, "Traceback (most recent call last):\n", WrongResult),
+        (130, "\ninterrupted\n", KeyboardInterrupt),
     ],
 )
-def test_exit_codes(code: int, errors: str, exception: type[Exception] | None) -> None:
+def test_exit_codes(code: int, errors: str, exception: type[BaseException] | None) -> None:
     if exception is None:
         check_exit(code, errors)
     else:
@@ -141,7 +142,7 @@ def test_mutations_change_a_file(tmp_path: Path) -> None:
 def test_generated_values_differ_from_valid_one_in_one_part() -> None:
     tree = {"format": "sorted/1", "numbers": [0.5, 1.0], "maybe": None}
     form = Record({"format": Text(20), "numbers": numbers(0, 1, 2)}, {"maybe": maybe(Flag())})
-    examples = draw(corrupted(form, tree), 200)
+    examples = corruptions(form, tree, 200)
     assert form.matches(tree) and sum(not form.matches(value) for _, value in examples) > 50
     for key, value in examples:
         assert key == () or {name: part for name, part in value.items() if name != key[0]}.items() <= tree.items()

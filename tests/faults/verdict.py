@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coft.core.errors import UserError
-from coft.core.exit_codes import as_user_error
+from coft.core.exit_codes import INTERRUPTED, as_user_error
 
 if TYPE_CHECKING:
     from .workspace import Workspace
@@ -148,7 +148,10 @@ def check_exit(code: int, errors: str) -> None:
     Raises:
         UserError: If it refused its input with exit code 2 and one line.
         WrongResult: If it failed in any other way.
+        KeyboardInterrupt: If Ctrl-C stopped it; the campaign must stop, too.
     """
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     lines = [line.removeprefix("error: ") for line in errors.splitlines() if line.startswith("error: ")]
     if "Traceback" in errors or code not in (0, 2) or (code == 2 and len(lines) != 1):
         last = (errors.splitlines() or [""])[-1][:200]
