@@ -124,5 +124,5 @@ def test_unbalanced_pool_has_its_ratio(root: Path) -> None:
     assert Digits(config(root, RATIO=10.0)).unlabeled_part == "training images, drawn 10:1 by their labels"
     most = pool_images(root, RATIO=10.0)
     assert 300 < len(most) < 1257
-    with pytest.raises(UserError, match=r"too few images for DATASET.NUM_UNLABELED 1000; expected at most \d+"):
+    with pytest.raises(UserError, match=r"DATASET\.NUM_UNLABELED 1000"):
         pool_images(root, NUM_UNLABELED=1000, RATIO=10.0)
