@@ -29,7 +29,7 @@ from coft.core.lock import exclusive_lock  # noqa: E402
 from coft.core.progress import TqdmHandler, WarningPrefix, user_log  # noqa: E402
 from coft.core.untrusted import read_text  # noqa: E402
 from coft.core.world import World  # noqa: E402
-from coft.engine.run_progress import shown  # noqa: E402
+from coft.engine.run_progress import show_progress  # noqa: E402
 from dassl.engine import build_trainer  # noqa: E402
 from dassl.utils import set_random_seed, setup_logger  # noqa: E402
 from trainers.base import MethodTrainer  # noqa: E402
@@ -219,7 +219,7 @@ def use(trainer: Any, args: argparse.Namespace) -> None:
         if not isinstance(trainer, MethodTrainer):  # a trainer of Dassl or of another plugin
             trainer.train()
             return
-        with shown(trainer.session.course, trainer.spec.trainer) if args.brief else nullcontext():
+        with show_progress(trainer.session.progress, trainer.spec.trainer) if args.brief else nullcontext():
             trainer.train()
         report_results(trainer)
 

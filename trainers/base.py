@@ -202,7 +202,7 @@ class MethodTrainer(TrainerX):
 
     def before_epoch(self) -> None:
         """Prepare the epoch: pseudo-labels and batches."""
-        self.session.course.begin(self.epoch)
+        self.session.progress.begin(self.epoch)
         self.train_loader_x = self.engine.begin_epoch(self.epoch)
         self.pace.lap(f"the preparation of epoch {self.epoch + 1}")
 
@@ -243,7 +243,7 @@ class MethodTrainer(TrainerX):
                 f"{error} in epoch {self.epoch + 1}, batch {self.batch_idx + 1}; lower the learning rate, or look for "
                 f"images or settings that overflow"
             ) from error
-        self.session.course.step()
+        self.session.progress.step()
         return losses
 
     def after_epoch(self) -> None:

@@ -8,7 +8,7 @@ from coft.core.errors import UserError
 from coft.core.precision import step_attention
 
 from .messages import report_expected_time, report_start
-from .run_progress import shown
+from .run_progress import show_progress
 from .session import Session
 
 
@@ -25,7 +25,7 @@ def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda 
     """
     engine, method = session.engine, session.method
     report_start(session)
-    with shown(session.course, session.spec.trainer):
+    with show_progress(session.progress, session.spec.trainer):
         engine.resumed() if start else engine.begin()
         report_expected_time(session, start)
         for epoch in range(start, method.epochs):
@@ -40,15 +40,15 @@ def run_epoch(session: Session, epoch: int) -> None:
     Raises:
         UserError: If a loss is not finite.
     """
-    engine, runtime, course = session.engine, session.runtime, session.course
-    course.begin(epoch)
+    engine, runtime, progress = session.engine, session.runtime, session.progress
+    progress.begin(epoch)
     batches = engine.begin_epoch(epoch)
     engine.set_mode(training=True)
     try:
         with step_attention(session.clip_model.visual, runtime.device.type, runtime.dtype):
             for batch in batches:
                 engine.step(batch)
-                course.step()
+                progress.step()
     except FloatingPointError as error:
         raise UserError(f"{error}; lower the learning rate, or check for images or settings that overflow") from error
     engine.end_epoch()

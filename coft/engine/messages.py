@@ -50,11 +50,11 @@ def report_expected_time(session: Session, start: int = 0) -> None:
     if 0 < session.method.epochs <= start:
         user_log.info("All %d epochs are done already; nothing is trained again", start)
     elif session.spec.two_peers and not start:
-        time_needed = rounded(expected(session))
+        time_needed = rounded(estimated_seconds(session))
         user_log.info("This takes about %s. Press Ctrl-C to stop; the same command resumes it", time_needed)
 
 
-def expected(session: Session) -> float:
+def estimated_seconds(session: Session) -> float:
     """Estimate the seconds that a run will take: its number of forward passes times the measured time of one.
 
     A training step on an image counts as several forward passes. If outputs of the frozen stages are cached, an image
@@ -63,7 +63,7 @@ def expected(session: Session) -> float:
     engine, method, images = session.engine, session.method, session.task.images
     assert images is not None
     models, views = max(1, len(method.models)), getattr(session.settings, "label_views", 1)
-    epochs = session.course.epochs
+    epochs = session.progress.epochs
     steps = sum(epoch.steps for epoch in epochs)
     labellings = 1 + sum(method.is_due(epoch) for epoch in range(method.epochs))
     of_step = FORWARDS_PER_STEP if engine.bank is None else FORWARDS_PER_STEP_CACHED

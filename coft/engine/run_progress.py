@@ -49,7 +49,7 @@ class RunProgress:
     now: Callable[[], float] = time.monotonic
     changed: Callable[[], None] = lambda: None
     epoch: int = 0
-    _share: float = 0.0
+    _fraction: float = 0.0
     _done: int = 0  # finished steps of the current epoch
     _start: float = 0.0  # start time of the run, or of its resumed part
     _resumed: int = 0  # number of epochs before the resumed part
@@ -78,24 +78,24 @@ class RunProgress:
             self._first = self.now()
         self.changed()
 
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Estimate the seconds until the last epoch ends; None before the second step of the run."""
         by_phase = self._seconds_by_phase()
         if not by_phase:
             return None
-        present = self._epoch_takes(self.epochs[self.epoch], by_phase) - (self.now() - self._began)
-        return max(0.0, present) + sum(self._epoch_takes(epoch, by_phase) for epoch in self.epochs[self.epoch + 1 :])
+        present = self._epoch_seconds(self.epochs[self.epoch], by_phase) - (self.now() - self._began)
+        return max(0.0, present) + sum(self._epoch_seconds(epoch, by_phase) for epoch in self.epochs[self.epoch + 1 :])
 
-    def share(self) -> float:
+    def fraction_done(self) -> float:
         """Return the elapsed share of the total time, in [0, 1]. It never decreases."""
-        left, elapsed = self.left(), self.now() - self._start
+        left, elapsed = self.seconds_left(), self.now() - self._start
         if left is not None and elapsed > 0:
             by_phase = self._seconds_by_phase()
-            elapsed += sum(self._epoch_takes(epoch, by_phase) for epoch in self.epochs[: self._resumed])
-            self._share = max(self._share, elapsed / (elapsed + left))
-        return self._share
+            elapsed += sum(self._epoch_seconds(epoch, by_phase) for epoch in self.epochs[: self._resumed])
+            self._fraction = max(self._fraction, elapsed / (elapsed + left))
+        return self._fraction
 
-    def place(self) -> str:
+    def phase_and_epoch(self) -> str:
         """Return the current phase and epoch, in words."""
         phase = self.epochs[self.epoch].phase
         of_phase = [number for number, epoch in enumerate(self.epochs) if epoch.phase == phase]
@@ -114,7 +114,7 @@ class RunProgress:
             seconds.setdefault(epoch.phase, (self._first - self._began + of_step * (epoch.steps - 1)) / epoch.steps)
         return seconds
 
-    def _epoch_takes(self, epoch: Epoch, seconds: dict[int, float]) -> float:
+    def _epoch_seconds(self, epoch: Epoch, seconds: dict[int, float]) -> float:
         of_step = seconds[epoch.phase] if epoch.phase in seconds else PHASE2_STEP_RATIO * seconds[max(seconds)]
         return of_step * epoch.steps
 
@@ -131,49 +131,47 @@ def progress_of(method: Any) -> RunProgress:
 
 
 @contextmanager
-def shown(course: RunProgress, title: str) -> Iterator[None]:
+def show_progress(run: RunProgress, title: str) -> Iterator[None]:
     """Show the progress of a run within this context, and hide the bars of its parts.
 
     Args:
-        course: Progress of the run.
+        run: Progress of the run.
         title: Prefix of the bar or lines.
     """
     with progress(False):
         if bars_are_seen():
-            with _bar(course, title):
+            with _bar(run, title):
                 yield
         else:
-            course.changed = _Lines(course, title)
+            run.changed = _Lines(run, title)
             yield
 
 
 @contextmanager
-def _bar(course: RunProgress, title: str) -> Iterator[None]:
+def _bar(run: RunProgress, title: str) -> Iterator[None]:
     form = "{desc} {bar} {percentage:3.0f} %"
     with tqdm(total=1.0, desc=title, bar_format=form, leave=False, dynamic_ncols=True) as bar:
 
         def changed() -> None:
-            bar.set_description_str(f"{title}, {course.place()}{time_left(course.left())}", refresh=False)
-            bar.update(course.share() - bar.n)
+            bar.set_description_str(f"{title}, {run.phase_and_epoch()}{time_left(run.seconds_left())}", refresh=False)
+            bar.update(run.fraction_done() - bar.n)
 
-        course.changed = changed
+        run.changed = changed
         yield
 
 
 class _Lines:
     """Callback that logs a line for each of `LINES` parts of the run."""
 
-    def __init__(self, course: RunProgress, title: str) -> None:
-        self.course, self.title, self.part = course, title, 0
+    def __init__(self, run: RunProgress, title: str) -> None:
+        self.run, self.title, self.part = run, title, 0
 
     def __call__(self) -> None:
-        part = int(self.course.share() * LINES)
-        if part > self.part:
-            self.part = part
-            course = self.course
-            user_log.info(
-                "%s, %s: %.0f %%%s", self.title, course.place(), 100 * course.share(), time_left(course.left())
-            )
+        run, fraction = self.run, self.run.fraction_done()
+        if int(fraction * LINES) > self.part:
+            self.part = int(fraction * LINES)
+            words = run.phase_and_epoch(), 100 * fraction, time_left(run.seconds_left())
+            user_log.info("%s, %s: %.0f %%%s", self.title, *words)
 
 
 def time_left(seconds: float | None) -> str:

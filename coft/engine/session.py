@@ -110,7 +110,7 @@ class Session:
         backbone_id: Fingerprint of the frozen CLIP.
         engine: Engine that executes the method.
         method: The method.
-        course: Progress of the run.
+        progress: Progress of the run.
         log: Metrics of a run with two peers, written to files; None for other methods and without a folder.
         results: Numbers for the summary.
     """
@@ -136,7 +136,7 @@ class Session:
         self.log = self._log()
         self.method: Method = spec.make(self)
         self.engine.attach(self.method)
-        self.course = progress_of(self.method)
+        self.progress = progress_of(self.method)
 
     # ---------------------------------------------------------------- building
 

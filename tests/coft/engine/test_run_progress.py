@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from coft.core.progress import bar, user_log
-from coft.engine.run_progress import PHASE2_STEP_RATIO, Epoch, RunProgress, shown, time_left
+from coft.engine.run_progress import PHASE2_STEP_RATIO, Epoch, RunProgress, show_progress, time_left
 
 EPOCHS = [Epoch(1, 4), Epoch(1, 4), Epoch(2, 5), Epoch(2, 5)]
 
@@ -37,7 +37,7 @@ def advance_through(
         for _ in range(epoch.steps):
             clock.time += light if epoch.phase == 1 else full
             progress.step()
-            left = progress.left()
+            left = progress.seconds_left()
             errors.append(float("nan") if left is None else left - (end - clock.time))
     assert clock.time == end
     return errors
@@ -46,18 +46,18 @@ def advance_through(
 def test_the_remaining_time_is_exact_after_an_epoch_of_each_phase() -> None:
     clock = Clock()
     progress = RunProgress(lambda: EPOCHS, clock)
-    assert progress.share() == 0.0
+    assert progress.fraction_done() == 0.0
     errors = advance_through(progress, clock)
     guess = PHASE2_STEP_RATIO * 10 - (10 * 4 + 2 * 10)  # before Phase II begins
     assert errors[:8] == pytest.approx([float("nan"), *[guess] * 7], nan_ok=True)
     assert errors[9:] == pytest.approx([0.0] * 9)  # the time of labelling is kept apart from steps
-    assert progress.share() == 1.0
+    assert progress.fraction_done() == 1.0
 
 
 def test_the_completed_share_never_decreases() -> None:
     clock, shares = Clock(), list[float]()
     progress = RunProgress(lambda: EPOCHS, clock)
-    progress.changed = lambda: shares.append(progress.share())
+    progress.changed = lambda: shares.append(progress.fraction_done())
     advance_through(progress, clock, full=40.0)  # much longer than expected
     assert shares == sorted(shares) and shares[-1] == 1.0
 
@@ -69,13 +69,13 @@ def test_a_resumed_run_starts_at_its_share() -> None:
     for _ in range(3):
         clock.time += 1.0
         progress.step()
-    assert progress.left() == pytest.approx(5.0) and progress.share() == pytest.approx(11 / 16)
+    assert progress.seconds_left() == pytest.approx(5.0) and progress.fraction_done() == pytest.approx(11 / 16)
 
 
 def test_without_a_terminal_each_tenth_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     progress = RunProgress(lambda: EPOCHS, clock)
-    with caplog.at_level(logging.INFO, user_log.name), shown(progress, "CoFT"):
+    with caplog.at_level(logging.INFO, user_log.name), show_progress(progress, "CoFT"):
         advance_through(progress, clock)
     parts = [int(re.search(r"(\d+) %", line)[1]) // 10 for line in caplog.messages]  # type: ignore[index]
     assert parts == sorted(set(parts)) and parts[-1] == 10 and 4 <= len(parts) <= 10
@@ -86,9 +86,9 @@ def test_epochs_are_counted_within_their_phase() -> None:
     progress, places = RunProgress(lambda: EPOCHS, Clock()), []
     for number in range(len(EPOCHS)):
         progress.begin(number)
-        places.append(progress.place())
+        places.append(progress.phase_and_epoch())
     assert places == [f"Phase {phase}, epoch {number} of 2" for phase in ("I", "II") for number in (1, 2)]
-    assert RunProgress(lambda: EPOCHS[:2]).place() == "epoch 1 of 2"
+    assert RunProgress(lambda: EPOCHS[:2]).phase_and_epoch() == "epoch 1 of 2"
 
 
 def test_a_terminal_has_a_single_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_a_terminal_has_a_single_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, clock = Terminal(), Clock()
     monkeypatch.setattr(sys, "stderr", terminal)
     progress = RunProgress(lambda: EPOCHS, clock)
-    with shown(progress, "CoFT"):
+    with show_progress(progress, "CoFT"):
         list(bar(range(3), "a part"))
         advance_through(progress, clock)
     assert "CoFT" in terminal.getvalue() and "a part" not in terminal.getvalue()
