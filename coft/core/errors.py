@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; {hint}")
 
 
-FEW = 40  # number of choices up to which all are listed
+MAX_LISTED = 40  # choices up to which all are listed
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -65,7 +65,7 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     choices = list(choices)
     if near := nearest(name, choices):
         return f"did you mean {near!r}?"
-    if len(choices) > FEW:
+    if len(choices) > MAX_LISTED:
         lowered = {choice.lower(): choice for choice in choices}
         some = difflib.get_close_matches(name.lower(), lowered, n=5, cutoff=0.0)
         return f"the nearest of {len(choices)} known ones: {', '.join(lowered[key] for key in some)}"

@@ -7,21 +7,21 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-LONGEST = 700  # characters of a line
-TAIL = 200  # characters kept at the end of a longer line, where the message gives advice
+MAX_LINE_LENGTH = 700  # characters
+TAIL_LENGTH = 200  # characters kept at the end of a longer line, where the message gives advice
 HIDDEN = "***"
 CREDENTIALS = re.compile(r"""(?i)\b([a-z][a-z0-9+.-]*://)[^\s'"]*@""")  # user and password in a URL
 SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd)$")  # names of environment variables
-FEW = 12  # number of names that are listed
+MAX_LISTED = 12  # names in a message
 CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: controls, surrogates, line and paragraph separators
-SHORTEST_SECRET = 6  # characters; a shorter limit would hide ordinary words
+MIN_SECRET_LENGTH = 6  # characters; a shorter limit would hide ordinary words
 
 
 def one_line(text: str) -> str:
     """Return a text as one line: control characters are escaped, secrets hidden, and long texts cut in the middle."""
     plain = escaped(without_secrets(text))
-    if len(plain) > LONGEST:
-        plain = f"{plain[: LONGEST - TAIL]} ... {plain[-TAIL:]}"
+    if len(plain) > MAX_LINE_LENGTH:
+        plain = f"{plain[: MAX_LINE_LENGTH - TAIL_LENGTH]} ... {plain[-TAIL_LENGTH:]}"
     return plain
 
 
@@ -38,9 +38,9 @@ def has_controls(text: str) -> bool:
 
 
 def some_of(names: Sequence[str]) -> str:
-    """Join names with commas; of more than `FEW`, only the first ones, with the number of the others."""
-    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
-    return one_line(", ".join(names[:FEW])) + more
+    """Join names with commas; of more than `MAX_LISTED`, only the first ones, with the number of the others."""
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return one_line(", ".join(names[:MAX_LISTED])) + more
 
 
 def without_secrets(text: str) -> str:
@@ -54,4 +54,4 @@ def _secrets() -> list[str]:
     """Return the values of secret environment variables, in all forms that a message may repeat; longest first."""
     values = [value for name, value in os.environ.items() if SECRET_NAME.search(name)]
     forms = {form for value in values for form in (value, value.strip(), repr(value)[1:-1], *value.split())}
-    return sorted((form for form in forms if len(form) >= SHORTEST_SECRET), key=len, reverse=True)
+    return sorted((form for form in forms if len(form) >= MIN_SECRET_LENGTH), key=len, reverse=True)

@@ -10,7 +10,7 @@ import torch
 from coft.backbones.load import EMBEDDED
 from coft.backbones.tokens import CLIP_TOKENIZER
 from coft.backbones.unseen import unseen_names, warn_of_unseen
-from coft.core.sanitize import FEW
+from coft.core.sanitize import MAX_LISTED
 
 NAMES = ["sweater", "pullover", "ankle_boot", "T-shirt", "dog"]
 
@@ -34,5 +34,5 @@ def test_the_warning_lists_a_limited_number_of_classes(caplog: pytest.LogCapture
         warn_of_unseen("embedded", ["pullover"])
         assert "embedded" in caplog.text and "pullover" in caplog.text
         caplog.clear()
-        warn_of_unseen("embedded", [f"pullover {k}" for k in range(FEW + 3)])
-    assert f"pullover {FEW - 1} and 3 more" in caplog.text
+        warn_of_unseen("embedded", [f"pullover {k}" for k in range(MAX_LISTED + 3)])
+    assert f"pullover {MAX_LISTED - 1} and 3 more" in caplog.text
