@@ -172,13 +172,29 @@ def _build(
     if not architecture(backbone or reference.name, trust_jit).reads((size, size)):
         raise ValueError(f"inputs.size is {size}, which the backbone does not read")
     clip_model = load_backbone(reference, backbone, trust_jit).to(device)
-    precision = usable_precision(description["precision"], device.type)
-    visual, parts = clip_model.visual, _grouped(tensors)
-    make_skippable(visual, description["inputs"]["size"])
-    modules = description["encoders"]
+    make_skippable(clip_model.visual, size)
+    inputs = description["inputs"] | {key: tuple(description["inputs"][key]) for key in ("mean", "std")}
+    return AdaptedModel(
+        tuple(description["classes"]),
+        tuple(description["templates"]),
+        reference,
+        Inputs(**inputs),
+        Decoding(**description["decoding"]),
+        usable_precision(description["precision"], device.type),
+        _predictor(description, _grouped(tensors), clip_model),
+        clip_model,
+        dict(description["about"]),
+    )
+
+
+def _predictor(description: Mapping[str, Any], parts: Mapping[str, Tensors], clip_model: Any) -> Predictor:
+    score, clean_rule = description["score"], description["clean_rule"]
+    if score not in SCORES or clean_rule not in ("", *CLEAN_RULES):
+        raise ValueError(f"score {score!r} or clean rule {clean_rule!r} is unknown")
+    modules, device = description["encoders"], clip_model.logit_scale.device
     origins = description.get("members", [WHOLE] * len(modules))
     encoders = [
-        rebuild(visual_at(visual, origin), module, parts.get(f"encoders.{number}", {}))
+        rebuild(visual_at(clip_model.visual, origin), module, parts.get(f"encoders.{number}", {}))
         for number, (module, origin) in enumerate(zip(modules, origins, strict=True))
     ]
     classifiers = {}
@@ -193,22 +209,7 @@ def _build(
     owners = {f"encoders.{number}" for number in range(len(encoders))} | {f"classifiers.{name}" for name in classifiers}
     if strange := sorted(parts.keys() - owners):
         raise ValueError(f"{WEIGHTS} has {strange[0]}, which {DESCRIPTION} does not list")
-    classes = tuple(description["classes"])
-    score, clean_rule = description["score"], description["clean_rule"]
-    if score not in SCORES or clean_rule not in ("", *CLEAN_RULES):
-        raise ValueError(f"score {score!r} or clean rule {clean_rule!r} is unknown")
-    inputs = description["inputs"] | {key: tuple(description["inputs"][key]) for key in ("mean", "std")}
-    return AdaptedModel(
-        classes,
-        tuple(description["templates"]),
-        reference,
-        Inputs(**inputs),
-        Decoding(**description["decoding"]),
-        precision,
-        Predictor(classifiers, score, clean_rule),
-        clip_model,
-        dict(description["about"]),
-    )
+    return Predictor(classifiers, score, clean_rule)
 
 
 def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = False) -> Any:
