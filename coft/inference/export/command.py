@@ -7,11 +7,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from coft.core.errors import Parser
+from coft.core.errors import Parser, UserError
 from coft.core.files import check_free
 from coft.inference.locate_model import find_model
 from coft.inference.predict import run_command
-from coft.inference.sources import Resolve, Sources
+from coft.inference.sources import LIST, Resolve, Sources
 
 from .export_options import DEFAULTS, PEERS, ExportOptions
 
@@ -75,6 +75,8 @@ def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve 
     args = make_parser(program, resolve).parse_intermixed_args(argv)
     options = ExportOptions(args.to, args.peers or "", args.single, args.int8)
     run = find_model(resolve(args.run))
+    if LIST in args.images:
+        raise UserError(f"--images {LIST}: no list is read from standard input; give files, folders or patterns")
     Sources(args.images, resolve)  # refuse a wrong path before torch is imported, which takes seconds
     check_free(args.folder)
     from coft.inference.store import load

@@ -134,7 +134,7 @@ def write_int8(folder: Path, images: Tensor | None) -> str:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    ready = folder / ".ready.onnx"
+    ready, disabled = folder / ".ready.onnx", logging.root.manager.disable
     logging.disable(logging.WARNING)  # onnxruntime warns about scales that it corrects itself
     try:
         quant_pre_process(str(folder / FILE), str(ready), skip_symbolic_shape=True)
@@ -154,5 +154,5 @@ def write_int8(folder: Path, images: Tensor | None) -> str:
         )
         return "static"
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
         ready.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import re
 import sys
 from dataclasses import replace
@@ -110,8 +111,9 @@ def test_onnx_gives_the_same_probabilities(run: Path, tmp_path: Path, peers: str
 
 
 def test_int8_reports_its_agreement(
-    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.root.manager, "disable", logging.DEBUG)  # what a program has set stays
     flags = ["--to", "onnx", "--int8", "--peers", "a"]
     assert main([str(run), *flags, str(tmp_path / "one"), "--images", str(pictures)]) == 0
     messages = capsys.readouterr().err
@@ -119,6 +121,7 @@ def test_int8_reports_its_agreement(
     assert "% of 5 images" in messages and (tmp_path / "one" / "model_int8.onnx").is_file()
     assert main([str(run), *flags, str(tmp_path / "two")]) == 0
     assert "dynamic quantisation" in (tmp_path / "two" / "README.md").read_text()
+    assert logging.root.manager.disable == logging.DEBUG
 
 
 def test_an_export_with_other_predictions_is_not_written(
@@ -211,6 +214,7 @@ def test_exports_contain_no_pickle(resnet_run: Path, tmp_path: Path) -> None:
         (["RUN", "--to", "head", "DIR", "--int8"], "--int8 requires --to onnx"),
         (["RUN", "--to", "open_clip", "DIR", "--peers", "both"], "takes one encoder"),
         (["RUN", "--to", "head", "DIR", "--images", "nothing.png"], "there is no such file"),
+        (["RUN", "--to", "head", "DIR", "--images", "-"], "no list is read from standard input"),
         (["DIR", "--to", "head", "DIR"], "no such folder; check the path"),
     ],
 )
