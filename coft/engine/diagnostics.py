@@ -11,20 +11,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+BINS = 15  # confidence intervals of equal width, within each of which confidence and accuracy are compared
 
-def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
     """Compute the expected calibration error (Guo et al. 2017): the mean absolute gap of confidence and accuracy.
 
     Args:
         confidence: Probability of each prediction, in [0, 1]. Shape (n,).
         right: Whether each prediction is right. Shape (n,).
-        bins: Number of confidence intervals of equal width, within each of which the means are compared.
 
     Returns:
         Calibration error in [0, 1]; NaN without images.
     """
-    place = (confidence.double() * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.double).index_add_(0, place, confidence.double() - right.double())
+    place = (confidence.double() * BINS).long().clamp(max=BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.double).index_add_(0, place, confidence.double() - right.double())
     return float(gaps.abs().sum() / len(right)) if len(right) else math.nan
 
 

@@ -208,9 +208,8 @@ class SeedReport(Observer):
         results: Dictionary that receives the numbers for the summary.
     """
 
-    def __init__(self, diagnostics: Diagnostics, results: dict[str, Any] | None = None) -> None:
-        self.diagnostics = diagnostics
-        self.results = {} if results is None else results
+    def __init__(self, diagnostics: Diagnostics, results: dict[str, Any]) -> None:
+        self.diagnostics, self.results = diagnostics, results
 
     def seeds_chosen(self, seeds: PseudoLabels, label: Tensor, quotas: Tensor) -> None:
         """Log the number of pseudo-labels and their precision, and note both for the summary."""
