@@ -150,7 +150,10 @@ class Run:
     def _tell(self, labels: pd.DataFrame) -> None:
         counts = some_of([f"{name} {count}" for name, count in labels["class"].value_counts().items()])
         run = shlex.quote(str(self.folder or "RUN"))
-        following = (f"coft predict {run} IMAGES    # new images", f"coft review {run}    # change names of classes")
+        following = (
+            f"coft review {run}    # change names of classes",
+            f"coft predict {run} IMAGES --link sorted    # sort images into a folder for each class",
+        )
         confidence = float(labels["confidence"].mean())
         session, shown = self.session, following if self.folder else ()
         trains = session.method.trains

@@ -11,6 +11,8 @@ from typing import Any
 from coft.core.errors import UserError, did_you_mean
 from coft.core.files import check_not_inside
 from coft.core.paths import expanded
+from coft.core.progress import user_log
+from coft.core.words import counted
 from coft.engine.class_names import Classes, read_classes
 from coft.engine.predictions import write_rows, write_skipped
 from coft.images.index import Entry, index_folder
@@ -52,9 +54,12 @@ class Folder(DeclaredDataset):
         entries = index_folder(folder)
         images = [entry for entry in entries if not entry.problem]
         if not images:
-            example = f", such as {entries[0].path}: {entries[0].problem}; give others" if entries else ""
-            reason = example or f"; {SUFFIX_HINT}"
-            raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found){reason}")
+            if not entries:
+                raise UserError(
+                    f"--images {folder}: no image in it; files named {', '.join(sorted(SUFFIXES))} are read"
+                )
+            example = f"such as {entries[0].path}: {entries[0].problem}; give others"
+            raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found), {example}")
         skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
         write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", skipped)
         label_of_name = folder_names(self.classes)
@@ -73,11 +78,11 @@ class Folder(DeclaredDataset):
         log.info(
             "Own images: %d, and %d duplicates; skipped: %d", len(distinct), self.duplicates, len(entries) - len(images)
         )
+        if self.duplicates:
+            copies = counted(self.duplicates, "image is a copy", "images are copies")
+            user_log.info("%s of another one and not used in training: see duplicates.csv", copies)
         super().__init__(cfg, classnames=names, train=distinct, test=items)
         self.unlabeled_part = "images of the folder, which are predicted as well"
-
-
-SUFFIX_HINT = f"files named {', '.join(sorted(SUFFIXES))} are looked for"
 
 
 def find_folder(images: str) -> Path:

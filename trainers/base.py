@@ -357,7 +357,7 @@ class MethodTrainer(TrainerX):
         check_models(self.method.models, f"checkpoint in {directory}", CHECKPOINT_REMEDY)
         self.engine.loaded()
 
-    @loads("--resume or --output-dir")
+    @loads("--output-dir")
     def resume_model_if_exist(self, directory: str | os.PathLike[str]) -> int:
         """Resume as Dassl does, with the numbers of the earlier part of the run; see `check_resumed`."""
         epoch = super().resume_model_if_exist(directory)

@@ -64,7 +64,7 @@ def loads(flag: str) -> Callable[[F], F]:
                 hint = "give the folder and epoch of a run of this trainer"
                 raise UserError(f"{flag} {directory}: {error}; {hint}") from error
             except OtherRunError as error:
-                raise UserError(f"checkpoint in {directory}: {error}, or give another {flag}") from error
+                raise UserError(f"checkpoint in {directory}: {error}, or choose another {flag}") from error
             except (UserError, PermissionError):
                 raise
             except Exception as error:  # a foreign file may raise anything

@@ -148,9 +148,11 @@ def report_results(trainer: Any) -> None:
     session, results, dataset = trainer.session, trainer.results, trainer.dm.dataset
     run = shlex.quote(str(trainer.output_dir))
     following = [f"bash scripts/predict.sh {run} IMAGES    # classes of new images"]
-    own_images = reports_predictions(dataset)
-    if own_images:
-        following.append(f"bash scripts/review.sh {run}    # change names of classes")
+    if reports_predictions(dataset):
+        following = [
+            f"bash scripts/review.sh {run}    # change names of classes",
+            f"bash scripts/predict.sh {run} IMAGES --link sorted    # sort images into a folder for each class",
+        ]
     before = results.get("zero-shot", {}).get("accuracy_both")
     named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}
     accuracies = {name: value for name, value in named.items() if value is not None}

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,6 +122,11 @@ def _check_same_experiment(saved: Mapping[str, Any], present: Mapping[str, Any],
         )
     for key in dict.fromkeys((*IDENTITY_KEYS, *sorted(saved.keys() | present.keys()))):
         if key not in FREE_KEYS and saved.get(key) != present.get(key):
+            if key == "DATASET.DIGEST":
+                raise UserError(
+                    f"output folder {folder} holds a run on other images, or one was added, removed or changed since; "
+                    f"choose another {flag}, or restore the images"
+                )
             raise UserError(
                 f"output folder {folder} holds another experiment ({key} is {saved.get(key)!r} there, "
                 f"{present.get(key)!r} here); choose another {flag}, or remove the folder"
@@ -161,6 +167,9 @@ def commit() -> str:
     return done.stdout.strip()
 
 
+HASH = re.compile(r"[0-9a-f]{16,}")  # values that mean nothing to a user
+
+
 class OtherRunError(UserError):
     """Error of a checkpoint that belongs to another run."""
 
@@ -173,6 +182,5 @@ def check_identity(saved: Mapping[str, str], present: Mapping[str, str]) -> None
     """
     for key, value in present.items():
         if saved.get(key) != value:
-            raise OtherRunError(
-                f"it was made with another {key} ({saved.get(key)}, here {value}); use the {key} it was made with"
-            )
+            values = "" if HASH.fullmatch(value) else f" ({saved.get(key)}, here {value})"
+            raise OtherRunError(f"it was made with another {key}{values}; use the {key} it was made with")

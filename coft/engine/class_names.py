@@ -152,13 +152,15 @@ def _read_file(path: Path, flag: str) -> Classes:
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
     if not rows:
         raise UserError(f"{flag} {path}: the file is empty; write a class name on each line")
+    if len(rows) == 1 and "," in rows[0][0]:
+        raise UserError(f"{flag} {path}: has one line with commas; write each class name on a line of its own")
     return _unique(rows, f"{flag} {path}")
 
 
 def _unique(rows: list[list[str]], source: str) -> Classes:
     """Parse rows, each with the bar-separated names of a class and then its sentences, and check the names."""
     classes = Classes([])
-    exact, firsts, others = set[str](), set[str](), set[str]()
+    firsts, others = set[str](), set[str]()
     for number, (text, *sentences) in enumerate(rows, start=1):
         name, *synonyms = (part.replace(MARK, "").strip() for part in text.split(BAR))
         for word in (name, *synonyms):
@@ -176,13 +178,12 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
                 )
         if wrong := next(filter(has_controls, sentences), None):
             raise UserError(f"{source}: a sentence of {name!r}, {wrong[:80]!r}, has a control character; take it out")
-        if name in exact or _plain(name) in others:
-            raise UserError(f"{source}: {name!r} is listed twice; remove one")
-        exact.add(name)
+        if _plain(name) in firsts or _plain(name) in others:
+            raise UserError(f"{source}: name {number}, {name!r}, is listed twice; remove one")
         firsts.add(_plain(name))
         for synonym in synonyms:
             if _plain(synonym) in firsts or _plain(synonym) in others:
-                raise UserError(f"{source}: {synonym!r} is listed twice; remove one")
+                raise UserError(f"{source}: name {number}, {synonym!r}, is listed twice; remove one")
             others.add(_plain(synonym))
         classes.names.append(name)
         if synonyms:

@@ -52,6 +52,8 @@ def report_expected_time(session: Session, start: int = 0) -> None:
     elif session.spec.two_peers and not start:
         time_needed = rounded(estimated_seconds(session))
         user_log.info("This takes about %s. Press Ctrl-C to stop; the same command resumes it", time_needed)
+    elif start:
+        user_log.info("Resumes after epoch %d of %d", start, session.method.epochs)
 
 
 def estimated_seconds(session: Session) -> float:
@@ -151,8 +153,9 @@ def report_outcome(folder: Path | None, seconds: float, outcome: Outcome) -> Non
         shares = ", ".join(f"{value:.1f} % {name}" for name, value in outcome.accuracies.items())
         user_log.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)
     if folder is not None and (folder / DOUBTFUL).is_file():
-        names = read_table(folder / DOUBTFUL)["class"]
-        user_log.info("Names to look at: %s; the report shows why", some_of(list(names)))
+        table = read_table(folder / DOUBTFUL)
+        names = [f"{name} ({reasons})" for name, reasons in zip(table["class"], table["reasons"], strict=True)]
+        user_log.info("Names to look at, in the report: %s", some_of(names))
     if folder is not None and (folder / REPORT).is_file():
         user_log.info("  report: %s", folder / REPORT)
     for command in outcome.following:

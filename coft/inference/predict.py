@@ -223,7 +223,7 @@ def run(
     from .stream import predict_all
 
     write_row = WRITERS[args.format]()
-    start, done, skipped, failed = time.monotonic(), 0, 0, 0
+    start, done, skipped, failed, unsure = time.monotonic(), 0, 0, 0, 0
     with logging_redirect_tqdm(), tqdm(total=sources.count(), unit="image", disable=None, leave=False) as bar:
         for outcome in predict_all(model, sources):
             bar.update()
@@ -232,6 +232,7 @@ def run(
                 log.warning("skipped %s: %s", one_line(outcome.source.shown), outcome.problem)
                 continue
             row = row_of(outcome, model.classes, args.top, args.unsure)
+            unsure += bool(args.unsure) and row["class"] == UNSURE
             if sorter:
                 row = put_into_folder(sorter, outcome.source.path, row)
                 failed += not row[sorter.done]
@@ -242,11 +243,15 @@ def run(
                     raise
                 silence()  # the reader, such as `head`, has closed the pipe, but the files must still be sorted
             done += 1
+    if sources.unsupported:
+        counts = ", ".join(f"{suffix} {count}" for suffix, count in sources.unsupported.most_common())
+        log.warning("Images of unsupported formats are skipped: %s; convert them to JPEG or PNG", counts)
     check_any(done, skipped, sorter)
     seconds = time.monotonic() - start
     predicted = f"Predicted {counted(done, 'image')} in {seconds:.1f} s, {done / seconds:.0f} a second"
     not_placed = f"; not {'moved' if args.move else 'linked'}: {failed:,}" if failed else ""
-    log.info("%s; skipped: %d%s", predicted, skipped, not_placed)
+    of_unsure = f"; {UNSURE}: {unsure:,}" if args.unsure else ""
+    log.info("%s; skipped: %d%s%s", predicted, skipped, of_unsure, not_placed)
     return failed
 
 

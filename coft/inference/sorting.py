@@ -85,12 +85,16 @@ class Sorter:
         except OSError as error:
             raise UserError(f"{folder}: nothing can be written there ({error.strerror}); choose another") from error
         self._begun = self._file.tell()
+        self._made: list[Path] = []
 
     def close(self) -> bool:
-        """Close the journal, and remove it if it has no entries. Returns whether it was kept."""
+        """Close the journal. Without entries of files, it is removed, with new folders. Returns whether it was kept."""
         is_kept = self._file.tell() > self._begun
         self._file.close()
         if not is_kept:
+            for path in self._made:
+                with suppress(OSError):  # the folder is not empty
+                    path.rmdir()
             self.journal.unlink()
         return is_kept
 
@@ -124,7 +128,10 @@ class Sorter:
             state = {} if self.link else state_of(start)
             if not class_folder.is_dir():
                 class_folder.mkdir()
+                before = self._file.tell()
                 self._note({"made": class_folder.name})
+                self._made.append(class_folder)
+                self._begun += self._file.tell() - before
             for name_in_folder in _numbered(start.stem, start.suffix):
                 target = class_folder / name_in_folder
                 if os.path.lexists(target):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from coft.core.errors import UserError
-from coft.images.index import is_folder
+from coft.images.index import UNREAD_SUFFIXES, is_folder
 from coft.images.reading import SUFFIXES
 
 LIST = "-"  # argument for a list on standard input
@@ -42,6 +42,9 @@ class Sources:
         listed: Lines of the list on standard input.
         exclude: Folder whose images are left out.
 
+    Attributes:
+        unsupported: Number of image files of unsupported formats in the folders, by suffix, once they were iterated.
+
     Raises:
         UserError: If an argument is empty or matches nothing.
     """
@@ -51,6 +54,7 @@ class Sources:
     ) -> None:
         self.words, self.resolve, self.listed = list(words), resolve, listed
         self.exclude = None if exclude is None else exclude.resolve()
+        self.unsupported: Counter[str] = Counter()
         if "" in self.words:  # an empty path would mean the current folder
             raise UserError("a name of images is empty, as a variable without a value is; give files or folders")
         for word in self.words:
@@ -59,6 +63,7 @@ class Sources:
 
     def __iter__(self) -> Iterator[Source]:
         seen = Seen()
+        self.unsupported.clear()
         named = chain.from_iterable(self._of(word, seen) for word in self.words)
         return (source for source in named if not self._left_out(source))
 
@@ -72,7 +77,7 @@ class Sources:
             return (source for name in names if seen.adds(source := Source(name, self.resolve(name))))
         path = self.resolve(word)
         if path.is_dir():
-            return below(word, path, seen, self.exclude)
+            return below(word, path, seen, self.exclude, self.unsupported)
         return filter(seen.adds, [Source(word, path)] if path.exists() else self._matches(word))
 
     def _matches(self, word: str) -> list[Source]:
@@ -133,7 +138,9 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
-def below(shown: str, folder: Path, seen: Seen, exclude: Path | None = None) -> Iterator[Source]:
+def below(
+    shown: str, folder: Path, seen: Seen, exclude: Path | None = None, unsupported: Counter[str] | None = None
+) -> Iterator[Source]:
     """Yield the images below a folder by name, files before folders. Each folder is listed once, even in a link loop.
 
     Args:
@@ -141,6 +148,7 @@ def below(shown: str, folder: Path, seen: Seen, exclude: Path | None = None) -> 
         folder: Path of the folder.
         seen: Files and folders that were listed already. Folders are added to it.
         exclude: Resolved path of a folder that is not listed.
+        unsupported: Counter of image files of unsupported formats, by suffix.
 
     Raises:
         UserError: If the folder itself cannot be listed. A subfolder that cannot be listed is yielded in place of its
@@ -161,6 +169,9 @@ def below(shown: str, folder: Path, seen: Seen, exclude: Path | None = None) -> 
                 raise UserError(f"folder {name} cannot be listed ({error.strerror}); check its permissions") from error
             yield Source(name, Path(path))  # reading it as an image reports the problem
             continue
+        if unsupported is not None:
+            suffixes = (os.path.splitext(entry)[1].lower() for entry, has_more in children if not has_more)  # noqa: PTH122
+            unsupported.update(suffix for suffix in suffixes if suffix in UNREAD_SUFFIXES)
         for entry, has_more in children:
             if not has_more and is_image(entry) and entry not in seen.files.get(folder_id, ()):
                 yield Source(os.path.join(name, entry), Path(path, entry))  # noqa: PTH118

@@ -243,7 +243,7 @@ def maps(run: RunFolder) -> list[Map]:
         pairs = ("right class", tested["class"]), ("predicted", tested["predicted"])
         candidates.append(make_map("True and predicted classes", *pairs, classes))
     if "zero_shot" in images:
-        pairs = ("zero-shot", images["zero_shot"]), ("in the end", images["class"])
+        pairs = ("zero-shot", images["zero_shot"]), ("after training", images["class"])
         candidates.append(make_map("From zero-shot to final classes", *pairs, classes))
     return [candidate for candidate in candidates if candidate is not None]
 

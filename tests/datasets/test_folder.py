@@ -110,7 +110,14 @@ def test_class_file_with_descriptions(tmp_path: Path, pictures: Path) -> None:
 EMPTY = (b"", b"\n \n", b"cat\n\tA dog.\n", b"dog\ncat |\n")
 CONTROLS = (b"cat\tA cat.\vIt purrs.\ndog\n", b"cat\tA\0cat.\ndog\n", "cat\tA.\u2028B.\ndog\n".encode())
 TOO_LONG = (b"c" * 30_000 + b"\ndog\n",)
-TWICE = (b"cat\ncat\n", b"cat | tom\nTom\n", b"cat | tom\ndog | CAT\n", b"cat | Cat\ndog\n")
+TWICE = (
+    b"cat\ncat\n",
+    b"cat\nCat\n",
+    b"cat, dog, owl\n",
+    b"cat | tom\nTom\n",
+    b"cat | tom\ndog | CAT\n",
+    b"cat | Cat\ndog\n",
+)
 
 
 @pytest.mark.parametrize("content", [*EMPTY, *TWICE, *CONTROLS, *TOO_LONG, b"\xff\xfe\x00c"])

@@ -148,7 +148,7 @@ def test_prompts_resume_only_with_the_same_data_and_backbone(run: Run, trained: 
         ({"backbone": "other"}, "backbone"),
         ({"DATASET__NUM_UNLABELED": 20}, "set of unlabeled images"),
     ):
-        with pytest.raises(UserError, match=f"made with another {name} .* or give another --resume or --output-dir"):
+        with pytest.raises(UserError, match=f"made with another {name}.*--output-dir"):
             run("UPL", RESUME=str(folder), **options)
     run("UPL", RESUME=str(folder), out="same")
     record = folder / "trained_on.json"

@@ -75,6 +75,8 @@ def test_a_checkpoint_of_another_run_is_refused_by_its_first_difference() -> Non
         check_identity(saved, {"backbone": "xyz", "class list": "cat"})
     with pytest.raises(UserError, match="another class list"):
         check_identity(saved, {"backbone": "abc", "class list": "cat"})
+    with pytest.raises(OtherRunError, match="another images;"):  # a hash means nothing to a user
+        check_identity({"images": "0" * 16}, {"images": "1" * 16})
     with pytest.raises(OtherRunError, match=r"another images \(None, here 123\)"):
         check_identity(saved, {"images": "123"})
 

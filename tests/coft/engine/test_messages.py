@@ -44,4 +44,4 @@ def test_doubtful_class_names_are_listed(tmp_path: Path, caplog: pytest.LogCaptu
     (tmp_path / "doubtful_names.csv").write_text("class,reasons\ndog,may be two kinds\nNA,no image is of it\n")
     with caplog.at_level(logging.INFO):
         report_outcome(tmp_path, 3.0, Outcome())
-    assert "dog, NA" in caplog.text
+    assert "dog (may be two kinds), NA (no image is of it)" in caplog.text

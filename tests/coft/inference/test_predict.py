@@ -71,7 +71,9 @@ def test_the_class_is_unsure_below_a_confidence(
     plain = table(capsys.readouterr().out)
     middle = sorted(float(row["confidence"]) for row in plain)[5]
     main([str(finished_run), str(pictures), "--unsure", str(middle), "--top", "1"])
-    rows = table(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    rows = table(captured.out)
+    assert f"unsure: {sum(row['class'] == 'unsure' for row in rows)}" in captured.err
     assert [row["likeliest"] for row in rows] == [row["class"] for row in plain]
     for row, before in zip(rows, plain, strict=True):
         assert row["class"] == ("unsure" if float(row["confidence"]) < middle else before["class"])
@@ -81,6 +83,15 @@ def test_the_class_is_unsure_below_a_confidence(
     assert [[line[key] for key in ("class", "likeliest")] for line in lines] == [
         [row[key] for key in ("class", "likeliest")] for row in rows
     ]
+
+
+def test_images_of_unsupported_formats_are_counted(
+    finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.HEIC", "more/b.heic", "c.nef", "notes.md"):
+        (pictures / name).write_text("x")
+    assert main([str(finished_run), str(pictures)]) == 0
+    assert ".heic 2, .nef 1;" in capsys.readouterr().err
 
 
 def test_the_default_of_unsure_is_a_half(

@@ -219,3 +219,14 @@ def test_the_only_journal_of_a_folder_is_found(files: Path, tmp_path: Path) -> N
     for missing in (first, to):
         with pytest.raises(UserError, match="a journal is removed once all is undone"):
             find_journal(missing)
+
+
+def test_a_sort_of_no_file_leaves_no_journal_and_no_folder(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sorting, "move", refuse)
+    sorter = Sorter(tmp_path / "to", ["cat", "sea"], False)
+    for name in ("cat", "sea"):
+        with pytest.raises(UserError, match="stays where it is"):
+            sorter.put(files / "y.jpg", name)
+    assert not sorter.close() and not list((tmp_path / "to").iterdir())
