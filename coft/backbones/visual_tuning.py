@@ -29,11 +29,12 @@ def share_frozen(module: nn.Module, trained: set[str]) -> nn.Module:
 
     Args:
         module: Any module.
-        trained: Names of the parameters to copy. They will require gradients.
+        trained: Names of the parameters to copy. They will require gradients, except those of frozen stages.
 
     Returns:
         The copy.
     """
+    trained = trained - stays_frozen(module)
     shared: dict[int, Tensor] = {id(t): t for name, t in module.named_parameters() if name not in trained}
     shared |= {id(t): t for t in module.buffers()}
     twin = copy.deepcopy(module, memo=shared)
@@ -52,7 +53,7 @@ def norms_and_biases(visual: nn.Module, generator: torch.Generator) -> nn.Module
         for key in ("weight", "bias")
     }
     biases = {name for name, _ in visual.named_parameters() if name.endswith("bias")}
-    return share_frozen(visual, (in_norms | biases) - stays_frozen(visual))
+    return share_frozen(visual, in_norms | biases)
 
 
 class PromptedViT(nn.Module):

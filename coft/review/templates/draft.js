@@ -90,7 +90,7 @@ function merge(item, into) {
     into.of = [...into.of, ...item.of];
     into.images = mixed(into.images, item.images);
     into.count += item.count;
-    into.before += item.before;
+    into.before = [into.before, item.before].includes(null) ? null : into.before + item.before;
     into.half = into.half || item.half;
     draft = draft.filter(other => other !== item);
   });
@@ -117,9 +117,9 @@ function drop(item) {
 function split(item, halves, called) {
   change(() => {
     const position = draft.indexOf(item);
-    const rest = {names: [called[1]], of: [], half: true, taken: [], share: null, before: 0};
+    const rest = {names: [called[1]], of: [], half: true, taken: [], share: null, before: null};
     const second = {id: nextId++, rank: item.rank + 0.5, ...rest};
-    Object.assign(item, {names: [called[0], ...item.names.slice(1)], half: true});
+    Object.assign(item, {names: [called[0], ...item.names.slice(1)], half: true, before: null});
     [item, second].forEach((part, i) => Object.assign(part, {images: halves[i].images, count: halves[i].count}));
     draft.splice(position + 1, 0, second);
   });

@@ -59,7 +59,7 @@ function showTitle(item) {
 function showShare(item) {
   const line = $(`share-${item.id}`), details = $(`taken-${item.id}`);
   if (!line) return;
-  line.replaceChildren(`${item.count.toLocaleString("en")} images in the end · zero-shot ${percent(item.before)} → `,
+  line.replaceChildren(`${item.count.toLocaleString("en")} images after training · zero-shot ${percent(item.before)} → `,
     make("strong", {text: percent(item.share)}));
   if (!details.open) return;
   details.querySelector("ul, p")?.remove();

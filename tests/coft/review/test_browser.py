@@ -71,7 +71,7 @@ def test_classes_are_edited_and_saved(width: int, open_file: Callable[..., Any],
     name.press("Enter")
     wait_for_changes(page, 1)
     shares = card(page, "mountain").locator(".share").inner_text()
-    shares_shown = re.search(r"30 images in the end · zero-shot (\S+) % → (\S+) %", shares)
+    shares_shown = re.search(r"30 images after training · zero-shot (\S+) % → (\S+) %", shares)
     assert shares_shown and float(shares_shown[1]) < 5 and float(shares_shown[2]) > 20
     card(page, "mountain").get_by_text("What zero-shot CLIP takes").click()
     playwright.expect(card(page, "mountain").locator("details img")).to_have_count(8)
@@ -84,7 +84,7 @@ def test_classes_are_edited_and_saved(width: int, open_file: Callable[..., Any],
     page.keyboard.press("Enter")
     wait_for_changes(page, 4)
     assert page.locator("#cards article").count() == 3 and card(page, "sea").locator("img").count() == 16
-    assert "60 images in the end" in card(page, "sea").locator(".share").inner_text()
+    assert "60 images after training" in card(page, "sea").locator(".share").inner_text()
     page.get_by_role("button", name="Save classes").click()
     page.wait_for_selector("#saved:not([hidden])")
     assert str(tmp_path / "saved.txt") in page.locator("#saved-command").inner_text()
