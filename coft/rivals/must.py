@@ -25,7 +25,7 @@ class MUSTSettings(EqualStepsSettings, TuningSettings):
     """Settings of MUST."""
 
     wise: float = share(1.0, "share of the fine-tuned weights in the evaluated weights (WiSE-FT)")
-    threshold: float = share(0.7, "minimum probability of a label of the EMA weights")
+    threshold: float = share(0.3, "minimum probability of a label of the EMA weights")
     fairness: float = setting(1.0, "weight of the term that balances classes; 0: none", at_least=0.0)
 
 

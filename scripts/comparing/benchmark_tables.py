@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,7 +44,7 @@ def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: S
     units = {unit: rows for unit, rows in units.items() if OURS in rows.right} or units
     tables = [bar_table(units, bars), accuracy_table(units), mean_table(units)]
     tables.append(ratio_table(units, OURS))
-    tables += [score_table(units), share_table(units), calibration_table(units), seconds_table(units)]
+    tables += [score_table(units), share_table(units), calibration_table(units)]
     return "\n\n".join([f"`{called}`", *filter(None, tables), *(f"- {note}" for note in notes)]) + "\n"
 
 
@@ -78,7 +77,7 @@ def _ratio(datasets: Sequence[Units], count: int) -> Ratio | None:
     mean, drawn = mean_errors(datasets), bootstrap_errors(datasets)
     if not mean[1]:
         return None
-    return Ratio(mean[0] / mean[1], *interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9)), count)
+    return Ratio(mean[0] / mean[1], *interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9), len(datasets)), count)
 
 
 def _pair(rows: Rows, name: str, reference: str) -> tuple[Right, ...] | None:
@@ -245,15 +244,3 @@ def calibration_table(units: Table) -> str:
         title = f"within {CLOSE} points (units that count)"
         rows.append([title, MISSING, f"{close} of {len(counted)}", f"{error:.1f}", MISSING, MISSING])
     return markdown(rows, ["CoFT on test images, %", *CALIBRATION.values()])
-
-
-def seconds_table(units: Table) -> str:
-    """Format the seconds of a run: a row per unit, a column per method that was run on at least half of the units."""
-    timed = Counter(name for rows in units.values() for name in rows.seconds)
-    names = [name for name in _methods(units) if 2 * timed[name] >= len(units)]
-    table = [[unit.title, *(_seconds(rows.seconds.get(name)) for name in names)] for unit, rows in units.items()]
-    return markdown(table, ["seconds", *names])
-
-
-def _seconds(by_seed: Mapping[int, float] | None) -> str:
-    return f"{np.mean(list(by_seed.values())):.0f}" if by_seed else MISSING

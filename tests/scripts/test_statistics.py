@@ -7,6 +7,7 @@ from statistics import mean, stdev
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from scripts.comparing.methods import FULL
 from scripts.comparing.statistics import (
@@ -230,3 +231,16 @@ def test_seeds_spread_as_their_unbiased_variance_says(seeds: int) -> None:
     drawn = bootstrap_errors([[(hits,)]])[:, 0]
     assert drawn.std() == pytest.approx(rates.std(ddof=1) / np.sqrt(seeds), rel=0.06)
     assert drawn.mean() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("datasets", [6, 12])
+def test_the_interval_over_few_data_sets_is_about_student_s(datasets: int) -> None:
+    source = np.random.default_rng(datasets)
+    share = []
+    for _ in range(30):
+        rates = source.normal(0.5, 0.1, datasets)
+        draws = source.choice(rates, size=(4000, datasets)).mean(axis=1)
+        low, high = interval(draws, datasets)
+        exact = 2 * stats.t.ppf(0.975, datasets - 1) * rates.std(ddof=1) / np.sqrt(datasets)
+        share.append((high - low) / exact)
+    assert np.mean(share) == pytest.approx(1.0, abs=0.1)
