@@ -74,7 +74,7 @@ def zero_shot_of(reviewed: Reviewed) -> ZeroShot:
     folder = find_model(reviewed.run.folder)
     description = description_of(folder)
     reference, templates = BackboneRef(**description["backbone"]), list(description["templates"])
-    clip_model = load_backbone(reference, trust_jit=bool(reviewed.config.get("MODEL.BACKBONE.TRUST_JIT")))
+    clip_model = load_backbone(reference)  # never a TorchScript file: a copied run could declare itself trusted
     return ZeroShot(reviewed.evidence, reviewed.classes, clip_model, templates)
 
 

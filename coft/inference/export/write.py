@@ -82,7 +82,9 @@ def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sampl
     with new_folder(folder) as draft:
         file_lines, measured_lines = EXPORTERS[options.to](model, options, draft, take_sample())
         use = USE[options.to].replace("FOLDER", folder.name)
-        title = f"{model.about.get('trainer', 'A model')} on {model.about.get('dataset', 'images')}, as {options.to}"
+        dataset = model.about.get("dataset", "images")
+        images = "your images" if dataset == "Folder" else dataset
+        title = f"{model.about.get('trainer', 'A model')} on {images}, as {options.to}"
         (draft / "README.md").write_text(card(model, title, file_lines, use, measured_lines), encoding="utf-8")
     return measured_lines
 

@@ -7,7 +7,7 @@ import torch
 from coft.backbones.low_rank import LowRank
 from coft.backbones.open_clip_models import load_open_clip
 from coft.backbones.stages import freeze_stages, stage_names, stays_frozen
-from coft.backbones.visual_tuning import light_module
+from coft.backbones.visual_tuning import light_module, share_frozen
 from coft.core.errors import UserError
 from coft.method.peer import trainable_copy
 from tests.open_clip_models import CONFIGS, write_model
@@ -51,6 +51,14 @@ def test_light_modules_do_not_train_frozen_stages(visual: Any, module: str) -> N
     assert trained and not any(owner in name for owner in owners for name in stays_frozen(visual))
     updated = [name for name, child in tuned.named_modules() if isinstance(child, LowRank)]
     assert bool(updated) == (module == "lora")
+
+
+def test_a_module_that_names_all_parameters_does_not_train_frozen_stages(visual: Any) -> None:
+    freeze_stages(visual, 3)
+    everything = {name for name, _ in visual.named_parameters()}
+    tuned = share_frozen(visual, everything)
+    trained = {name for name, value in tuned.named_parameters() if value.requires_grad}
+    assert trained == everything - stays_frozen(visual)
 
 
 def test_a_copy_of_a_copy_keeps_frozen_stages(visual: Any) -> None:
