@@ -38,7 +38,7 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     if notice := run.missing_notice():
         if (folder / NAME).exists() and len(run.missing_images()) == len(run.images):
-            raise UserError(f"{notice} A new {NAME} would have no pictures; remove the old one to write it nevertheless")
+            raise UserError(f"{notice} A new {NAME} would have no pictures; to write it, remove the old one")
         log.warning("%s", notice)
     unsure = least_sure(run, min(MAX_MOVES, max(UNSURE, len(run.images) // 10)))
     if len(unsure):  # written before the page, which links to the files that exist
