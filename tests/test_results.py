@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -48,10 +49,14 @@ def benchmark() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def entries() -> list[dict[str, Any]]:
-    """Entries of the list that belong to the current version of their method."""
-    versions = {row["name"]: row.get("version", 1) for row in benchmark()["methods"]}
+    """Entries of the list that belong to the current version and settings of their method."""
+
+    def form(row: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
+        return row.get("version", 1), {key: str(value) for key, value in row.get("settings", {}).items()}
+
+    forms = {row["name"]: form(row) for row in benchmark()["methods"]}
     lines = [json.loads(line) for line in LIST.read_text().splitlines()]
-    return [line for line in lines if line["of"].get("version", 1) == versions.get(line["of"]["method"])]
+    return [line for line in lines if form(line["of"]) == forms.get(line["of"]["method"])]
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ def _read_file(path: Path, flag: str) -> Classes:
 def _unique(rows: list[list[str]], source: str) -> Classes:
     """Parse rows, each with the bar-separated names of a class and then its sentences, and check the names."""
     classes = Classes([])
-    firsts, others = set[str](), set[str]()
+    exact, firsts, others = set[str](), set[str](), set[str]()
     for number, (text, *sentences) in enumerate(rows, start=1):
         name, *synonyms = (part.replace(MARK, "").strip() for part in text.split(BAR))
         for word in (name, *synonyms):
@@ -178,8 +178,9 @@ def _unique(rows: list[list[str]], source: str) -> Classes:
                 )
         if wrong := next(filter(has_controls, sentences), None):
             raise UserError(f"{source}: a sentence of {name!r}, {wrong[:80]!r}, has a control character; take it out")
-        if _plain(name) in firsts or _plain(name) in others:
+        if name in exact or _plain(name) in others:
             raise UserError(f"{source}: name {number}, {name!r}, is listed twice; remove one")
+        exact.add(name)
         firsts.add(_plain(name))
         for synonym in synonyms:
             if _plain(synonym) in firsts or _plain(synonym) in others:

@@ -78,7 +78,7 @@ def test_a_class_is_split_into_similar_images(run_folder: Path) -> None:
         ([["a"], ["x" * 201]], "0 to 200 characters"),
         ([["a"], ["b\nc"]], "without control characters"),
         ([["a"], [" "]], "name 2 is empty"),
-        ([["a"], ["b", "A"]], "'A' is listed twice"),
+        ([["a"], ["b", "A"]], "'A', is listed twice"),
         ([["a b"], ["A_B"]], "the same name"),
     ],
 )
