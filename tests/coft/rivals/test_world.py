@@ -18,7 +18,8 @@ from tests.coft.toys import ToyImages, make_method, train, weights
 from tests.worlds import in_world
 
 PROMPTS = {"CoOp": make_coop, "UPL": make_upl, "GRIP": make_grip, "CPL": make_cpl}
-OTHERS = ("Supervised", "LaFTer", "NormAdaptation", "TrainingFree")  # MUST and DPA use means over parts of a batch
+OTHERS = ("Supervised", "LaFTer", "NormAdaptation", "TrainingFree")
+OF_PARTS = ("MUST", "DPA")  # the loss has means over the part of a batch that a process has
 
 
 def build(rival: str, world: World) -> Any:
@@ -54,3 +55,10 @@ def test_two_processes_equal_one(rival: str, tmp_path: Path) -> None:
         for key, value in expected.items():
             torch.testing.assert_close(end[key], value, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(predictions, expected_predictions, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("rival", OF_PARTS)
+def test_two_processes_agree_if_the_loss_has_means_over_parts(rival: str, tmp_path: Path) -> None:
+    (_, first, predictions), (_, second, others) = in_world(2, partial(whole, rival), tmp_path / "world")
+    assert all(torch.equal(first[key], second[key]) for key in first) and torch.equal(predictions, others)
+    assert all(value.isfinite().all() for value in first.values())
