@@ -248,23 +248,19 @@ def check_writable(flag: str, path: Path | None) -> None:
         raise UserError(f"{flag} {path}: there is no folder {folder} that can be written to; choose another place")
 
 
-def check_replaced(flag: str, path: Path | None, suffixes: Sequence[str]) -> None:
-    """Check that no file of another kind would be replaced, such as an image after a shell has expanded a pattern.
+def check_suffix(flag: str, path: Path | None, suffixes: Sequence[str]) -> None:
+    """Check the suffix of a file to be written: a table is no `.xlsx`, and must not replace an image.
 
     Args:
         flag: Option that names the file.
-        path: The file to be written, if any.
-        suffixes: Suffixes of files that may be replaced. Empty files, and files without a suffix, may be replaced too.
+        path: The file, if any.
+        suffixes: Allowed suffixes. A name without a suffix is allowed, too.
 
     Raises:
-        UserError: If a file with another suffix exists.
+        UserError: If the suffix is another one.
     """
-    if path is None or path.suffix.lower() in ("", *suffixes) or not path.is_file() or not path.stat().st_size:
-        return
-    raise UserError(
-        f"{flag} {path}: a file is there that may be of another kind; give a new name, or one that ends in "
-        f"{' or '.join(suffixes)}"
-    )
+    if path is not None and path.suffix.lower() not in ("", *suffixes):
+        raise UserError(f"{flag} {path}: expected a name that ends in {' or '.join(suffixes)}; give another one")
 
 
 def write_table(table: Any, path: Path, **options: Any) -> None:

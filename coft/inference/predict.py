@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded, silence
-from coft.core.files import check_replaced, replacing
+from coft.core.files import check_suffix, replacing
 from coft.core.sanitize import escaped, one_line
 from coft.core.words import counted
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .model import AdaptedModel
 
 log = logging.getLogger(__name__)
-TABLES = (".csv", ".jsonl", ".txt")  # suffixes of output files that may be replaced
+TABLES = (".csv", ".jsonl", ".txt")  # suffixes of output files
 MAX_DIGITS = 18  # upper bound of the digits of a number
 EVEN = 0.5  # below this calibrated confidence a predicted class is wrong more often than right
 
@@ -131,7 +131,7 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
     if not args.images:
         missing = f"no IMAGES for RUN {args.run}" if args.run else "RUN and IMAGES are required"
         raise UserError(f"{missing}; {program} --help lists what is available")
-    check_replaced("--output", args.output, TABLES)
+    check_suffix("--output", args.output, TABLES)
     folder = find_model(resolve(args.run))
     if isinstance(sys.stdin, io.TextIOWrapper):  # file names in a list may not be valid text
         sys.stdin.reconfigure(errors="surrogateescape", newline="\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coft.core.errors import Parser
-from coft.core.files import check_replaced, check_writable
+from coft.core.files import check_writable
 from coft.report.finished import require_finished
 
 
@@ -52,7 +52,6 @@ def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[s
         UserError: If an argument is wrong, the run cannot be reviewed, or the port is taken.
     """
     args = make_parser(program, resolve).parse_args(argv)
-    check_replaced("--to", args.to, (".txt",))
     check_writable("--to", args.to)
     require_finished(args.run)
     from .serve import serve

@@ -107,6 +107,15 @@ function mixed(first, second) {
   return both.slice(0, 16);
 }
 
+function add(name) {
+  const rank = Math.min(0, ...draft.map(item => item.rank)) - 1; // before all others
+  const item = {id: nextId++, names: [name], of: [], half: true, rank, images: [], count: 0, before: null, share: null,
+    taken: []};
+  change(() => { draft = [item, ...draft]; });
+  render();
+  focusName(item);
+}
+
 function drop(item) {
   const position = draft.indexOf(item);
   change(() => { draft = draft.filter(other => other !== item); });

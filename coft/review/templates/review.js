@@ -129,9 +129,21 @@ function sayChanges() {
   say(many ? `${many} change${many > 1 ? "s" : ""}${unsaved ? ", not saved" : ", saved"}` : "Nothing is changed.");
 }
 
-// ------------------------------------------------------------------ merging and splitting
+// ------------------------------------------------------------------ adding, merging and splitting
 
 let go = () => {}; // what the button of the open dialog does
+const oneLine = text => text.trim().replace(/\s+/g, " ");
+
+function openAdd() {
+  $("add-name").value = $("add-problem").textContent = "";
+  go = () => {
+    const name = oneLine($("add-name").value);
+    if (!name) { $("add-problem").textContent = "A class needs a name."; return; }
+    $("add").close();
+    add(name);
+  };
+  $("add").showModal();
+}
 
 function openMerge(item) {
   $("merge-title").textContent = `Merge ${quoted(called(item))}`;
@@ -160,7 +172,7 @@ async function openSplit(item) {
     make("input", {id: `split-${i}`, value: i ? "" : called(item), autocomplete: "off"}),
     pictures(half.images, `the ${i ? "second" : "first"} group`))));
   go = () => {
-    const groupNames = halves.map((_, i) => $(`split-${i}`).value.trim().replace(/\s+/g, " "));
+    const groupNames = halves.map((_, i) => oneLine($(`split-${i}`).value));
     if (groupNames.some(name => !name)) { $("split-problem").textContent = "Both groups need a name."; return; }
     $("split").close();
     split(item, halves, groupNames);
@@ -219,7 +231,8 @@ async function start() {
   count();
 }
 
-for (const id of ["merge", "split"]) {
+$("add-open").addEventListener("click", openAdd);
+for (const id of ["add", "merge", "split"]) {
   $(id).querySelector(".cancel").addEventListener("click", () => $(id).close());
   $(`${id}-go`).addEventListener("click", () => go());
   $(id).addEventListener("keydown", event => {

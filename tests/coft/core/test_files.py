@@ -18,7 +18,7 @@ import pytest
 
 from coft.core import files
 from coft.core.errors import UserError
-from coft.core.files import check_disk_space, check_replaced, check_writable, given_path, remedy, replacing, write_table
+from coft.core.files import check_disk_space, check_suffix, check_writable, given_path, remedy, replacing, write_table
 
 
 def test_the_remedy_depends_on_the_error() -> None:
@@ -113,15 +113,16 @@ def test_a_value_that_is_no_path_is_refused(value: object) -> None:
         given_path(value, "output")
 
 
-def test_a_file_with_another_suffix_is_not_replaced(tmp_path: Path) -> None:
-    for name in ("photo.png", "model.json", "old.CSV", "old", "empty.png"):
-        (tmp_path / name).write_text("" if name.startswith("empty") else "content")
-    for name in ("old.CSV", "old", "empty.png", "new.png", "no/new.png"):
-        check_replaced("--output", tmp_path / name, (".csv", ".txt"))
-    for name in ("photo.png", "model.json"):
-        with pytest.raises(UserError, match=rf"--output .*{name}: .*ends in \.csv or \.txt"):
-            check_replaced("--output", tmp_path / name, (".csv", ".txt"))
-    check_replaced("--output", None, (".csv",))
+@pytest.mark.parametrize("name", ["photo.png", "table.xlsx", "no/new.json"])
+def test_a_file_with_another_suffix_is_not_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"--output .*{name}: expected a name that ends in \.csv or \.txt"):
+        check_suffix("--output", tmp_path / name, (".csv", ".txt"))
+
+
+@pytest.mark.parametrize("name", ["old.CSV", "old", "new.txt", "no.png/new"])
+def test_a_suffix_of_a_table_is_allowed(name: str, tmp_path: Path) -> None:
+    check_suffix("--output", tmp_path / name, (".csv", ".txt"))
+    check_suffix("--output", None, (".csv",))
 
 
 def test_a_missing_folder_is_refused_before_the_work(tmp_path: Path) -> None:
