@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from coft.core.errors import Parser, UserError
@@ -33,12 +32,11 @@ def make_parser(**options: Any) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
     )
-    parser.add_argument("images", metavar="IMAGES", help="folder of images, flat or nested")
+    parser.add_argument("images", nargs="?", metavar="IMAGES", help="folder of images, flat or nested; required")
     parser.add_argument(
         "--classes",
-        required=True,
         metavar="NAMES",
-        help="class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a synonym, "
+        help="required: class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a synonym, "
         "and sentences after tabs describe the class",
     )
     parser.add_argument("--output", default="adapted", metavar="DIR", help="output folder; default: adapted")
@@ -69,6 +67,10 @@ def main(argv: Sequence[str]) -> int:
         UserError: If an argument or a file is wrong.
     """
     args = make_parser().parse_intermixed_args(argv)
+    # Not left to argparse, which names --classes alone if both are missing.
+    if missing := [name for name, value in (("IMAGES", args.images), ("--classes", args.classes)) if value is None]:
+        is_missing = "are" if len(missing) > 1 else "is"
+        raise UserError(f"{' and '.join(missing)} {is_missing} missing; coft adapt --help lists what is available")
     check_exists(given_path(args.images, "IMAGES"))  # before importing torch, which takes seconds
     from coft.api import adapt
     from coft.engine.config import parse, spec_of
@@ -85,5 +87,5 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(handlers=[TqdmHandler()], level=level, format="%(message)s", force=True)
     arguments = args.images, args.classes, args.backbone, args.output, args.seed
     adapt(*arguments, not args.quiet, method=args.method, **settings)
-    print(Path(args.output) / "labels.csv")
+    print(given_path(args.output, "--output") / "labels.csv")
     return 0

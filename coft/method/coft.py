@@ -79,16 +79,15 @@ class CoFT(TwoPhases):
 
     def begin(self) -> None:
         """Choose the seeds by belief, and let the guard decide whether anything is trained."""
-        settings, clip = self.settings, self.engine.clip
-        features, text = self.engine.clip_features(settings.label_views), self.zero_shot_text()
-        self.trains = not (self.guard and guard_fires(zero_shot_logits(features, text, clip.scale), len(text)))
         label = likeliest(self.belief.scores)
         per_class = quotas(label, self.num_classes, SEEDS_SHARE, 2 * self.per_peer)
         seeds = self.select_seeds(self.belief.scores, per_class, self.num_classes)
         self.labels = {name: seeds.alternate(start, self.num_classes) for start, name in enumerate(NAMES)}
         if not all(len(labels.index) for labels in self.labels.values()):
-            few = f"{self.num_images} images are too few to choose seeds for two peers"
-            raise UserError(f"{few}; take more images")
+            raise UserError(f"too few images to choose seeds for two peers: {self.num_images}; take more images")
+        features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
+        logits = zero_shot_logits(features, text, self.engine.clip.scale)
+        self.trains = not (self.guard and guard_fires(logits, self.num_classes))
         self.observer.seeds_chosen(seeds, label, per_class)
 
     @cached_property
