@@ -119,7 +119,8 @@ def _torchscript(path: Path, trust_jit: bool) -> Tensors:
     if digest not in openai_digests and not trust_jit:
         raise UserError(
             f"backbone {path}: a TorchScript archive can execute code, and this is not one of OpenAI's (SHA-256 "
-            f"{digest[:12]}...); save its state_dict(), or train with MODEL.BACKBONE.TRUST_JIT True if you trust it"
+            f"{digest[:12]}...); save its state_dict(), and name that file (training also takes it with "
+            f"MODEL.BACKBONE.TRUST_JIT True, if you trust it)"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the format of OpenAI's files cannot be changed

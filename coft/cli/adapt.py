@@ -36,8 +36,8 @@ def make_parser(**options: Any) -> Parser:
     parser.add_argument(
         "--classes",
         metavar="NAMES",
-        help="required: class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a synonym, "
-        "and sentences after tabs describe the class",
+        help="required: class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a "
+        "synonym, and sentences after tabs describe the class",
     )
     parser.add_argument("--output", default="adapted", metavar="DIR", help="output folder; default: adapted")
     parser.add_argument("--backbone", default="photo", metavar="NAME", help="name or path of a CLIP; default: photo")
