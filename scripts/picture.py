@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 import train
 import trainers
@@ -120,7 +120,8 @@ def draw_picture(path: Path, table: pd.DataFrame, name: str) -> Path:
 
 def _draw_image(axes: Any, row: dict[str, str], name: str) -> None:
     image = decode_image(read_bytes(row["path"]), row["path"])
-    axes.imshow(image, interpolation="bicubic")  # as CLIP's preprocessing resizes it
+    square = ImageOps.fit(image, (min(image.size), min(image.size)))  # CLIP sees the centre, too
+    axes.imshow(square, interpolation="bicubic")  # as CLIP's preprocessing resizes it
     axes.set_anchor("N")
     lines = [(f"true: {row['class']}", "black")]
     for predictor, column in (("CLIP", "zero_shot"), (name, "run")):
