@@ -36,6 +36,7 @@ SCHEMA = Record(
     },
     others=Anything(),
 )
+CHUNK = 2048  # tokens embedded at a time, so that intermediate results stay in the cache
 TOKEN_SHARE = 0.25  # share of an unseen token's norm that comes from its token id, not from its letters
 
 
@@ -96,22 +97,25 @@ def spelled_embeddings(spelling: dict[str, Any]) -> Tensor:
     Returns:
         Embeddings. Shape (49408, D), float32.
     """
-    weight = spelling["weight"]
+    weight = spelling["weight"].float()
+    width = weight.shape[1]
+    of_sign = TOKEN_SHARE * spelling["norm"] / width**0.5
     buckets, starts = _spellings()
-    letter_sums = F.embedding_bag(buckets, weight.float(), starts[:-1], mode="sum")
-    letter_part = letter_sums.double() / starts.diff()[:, None] * spelling["scale"]
-    token_part = _token_signs(weight.shape[1]).double() * (TOKEN_SHARE * spelling["norm"] / weight.shape[1] ** 0.5)
-    return (letter_part + token_part).float()
+    rows = torch.empty(VOCABULARY, width)
+    for tokens in torch.arange(VOCABULARY).split(CHUNK):
+        offsets = starts[tokens[0] : tokens[-1] + 2]  # one more than tokens
+        letter_sums = F.embedding_bag(buckets[offsets[0] : offsets[-1]], weight, offsets[:-1] - offsets[0], mode="sum")
+        letter_part = letter_sums.double() / offsets.diff()[:, None] * spelling["scale"]
+        rows[tokens] = (letter_part + _signs(tokens, width).double() * of_sign).float()
+    return rows
 
 
-@cache
-def _token_signs(width: int) -> Tensor:
-    """Return a pseudo-random sign pattern for each token, hashed from its id. Shape (49408, width), int8."""
-    token = torch.arange(VOCABULARY)[:, None]
-    mixed = (token * 2654435761 + torch.arange(width) * 40503 + 12345) % 4294967291
+def _signs(tokens: Tensor, width: int) -> Tensor:
+    """Return a pseudo-random sign pattern for each token id, hashed from it. Shape (n, width), int64."""
+    mixed = (tokens[:, None] * 2654435761 + torch.arange(width) * 40503 + 12345) % 4294967291
     mixed = (mixed * 48271) % 2147483647
     mixed = (mixed ^ (mixed >> 13)) * 16807 % 2147483647
-    return ((mixed >> 11) % 2 * 2 - 1).to(torch.int8)
+    return (mixed >> 11) % 2 * 2 - 1
 
 
 def spelling_matrix(ids: Tensor) -> Tensor:
