@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -97,9 +97,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
         UserError: If the folder exists and is not empty, or cannot be written.
     """
     check_free(folder)
-    ensure_folder(folder.parent, "DIR")
+    new_parents = [parent for parent in folder.parents if not parent.exists()]
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
+        ensure_folder(folder.parent, "DIR")
         draft.mkdir()
         yield draft
         if folder.is_dir():
@@ -112,6 +113,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder}: cannot be written ({reason}); {remedy(error)}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        with suppress(OSError):  # after a success, they hold the folder
+            for parent in new_parents:
+                parent.rmdir()
 
 
 def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:

@@ -91,7 +91,7 @@ def test_an_export_to_a_full_disk_leaves_nothing(
     to: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with limit_file_size(20_000):
-        assert export([str(finished_run), "--to", to, str(tmp_path / "out")]) == 2
+        assert export([str(finished_run), "--to", to, str(tmp_path / "new" / "parent" / "out")]) == 2
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1 and "cannot be written" in printed and "check the disk" in printed
     assert not list(tmp_path.iterdir())
