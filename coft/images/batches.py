@@ -104,7 +104,7 @@ class Views(Dataset):
         self.pool, self.kind, self.view, self.key = pool, kind, view, key
         self.kept, self.num_fixed_views, self.fixed_key = kept, num_fixed_views, fixed_key
 
-    def __getitem__(self, draw: Draw) -> tuple[Draw, Tensor]:
+    def __getitem__(self, draw: Draw) -> Tensor:
         _, image, before = draw
         if self.num_fixed_views:
             seed = derive(*self.fixed_key, image, derive(*self.key, *draw) % self.num_fixed_views)
@@ -115,7 +115,7 @@ class Views(Dataset):
             with _seeded(seed):
                 return self.view.rest(self.pool.prepared(image, self.view))
 
-        return draw, make() if self.kept is None else self.kept.get((self.kind, seed), make)
+        return make() if self.kept is None else self.kept.get((self.kind, seed), make)
 
 
 @dataclass
@@ -171,9 +171,8 @@ class UnlabeledImages:
         kind = "plain" if num_views == 1 else f"{num_views} views"
         view = VIEWS["plain"](self.inputs) if num_views == 1 else label_view(self.inputs, num_views)
         batches = [draws[i : i + size] for i in range(0, len(draws), size)]
-        loader = self._loader(Views(self.pool, kind, view, *key, ALL, kept=self.kept), batches)
-        for _, views in bar(loader, "unlabeled images"):
-            yield views
+        views = Views(self.pool, kind, view, *key, ALL, kept=self.kept)
+        yield from bar(self._loader(views, batches), "unlabeled images")
 
     def batches(
         self,
@@ -264,7 +263,7 @@ class RankSampler:
         return len(self.draws)
 
     def __iter__(self) -> Iterator[dict[str, DrawnBatch]]:
-        for (_, views), whole in zip(self.loader, self.draws.whole(), strict=True):
+        for views, whole in zip(self.loader, self.draws.whole(), strict=True):
             batch, start = {}, 0
             for model, draws in whole.items():
                 position = torch.arange(len(draws))[self.draws.world.part(len(draws))]
@@ -283,12 +282,9 @@ def endless_draws(name: str, index: Tensor, seed: int) -> Iterator[Draw]:
         before += 1
 
 
-def _collate(numbers: Callable[[Tensor], Tensor], items: Sequence[tuple[Draw, Tensor]]) -> tuple[list[int], Tensor]:
-    """Return the image indices of a batch, and its stacked, normalized views."""
-    if not items:  # a batch may have fewer images than there are processes
-        return [], torch.empty(0)
-    draws, views = zip(*items, strict=True)
-    return [draw[1] for draw in draws], numbers(torch.stack(views))
+def _collate(numbers: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> Tensor:
+    """Return the stacked, normalized views of a batch, which may have fewer images than there are processes."""
+    return numbers(torch.stack(list(views))) if views else torch.empty(0)
 
 
 @contextmanager

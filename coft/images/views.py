@@ -64,22 +64,24 @@ def plain_view(inputs: Inputs) -> View:
     return View(None, v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(size), v2.PILToTensor()]))
 
 
-def weak_view(inputs: Inputs) -> View:
-    """Return a weakly augmented view, of the kind `Inputs.augment`. Shape (3, size, size)."""
-    fixed, random = _transforms_of(inputs)
-    return View(fixed, v2.Compose([*random, v2.PILToTensor()]))
+def weak_view(inputs: Inputs, *more: Any) -> View:
+    """Return a weakly augmented view, of the kind `Inputs.augment`, with more transforms. Shape (3, size, size)."""
+    name = inputs.augment
+    if name not in AUGMENTATIONS:
+        raise UserError(f"INPUT.AUGMENT is {name!r}; {did_you_mean(name, AUGMENTATIONS)}")
+    fixed, random = AUGMENTATIONS[name](inputs.size, InterpolationMode(inputs.interpolation))
+    return View(v2.Compose(fixed) if fixed else None, v2.Compose([*random, *more, v2.PILToTensor()]))
 
 
 def strong_view(inputs: Inputs) -> View:
     """Return a weak view followed by RandAugment with two operations of medium strength. Shape (3, size, size)."""
-    fixed, random = _transforms_of(inputs)
-    return View(fixed, v2.Compose([*random, v2.RandAugment(num_ops=2, magnitude=9), v2.PILToTensor()]))
+    return weak_view(inputs, v2.RandAugment(num_ops=2, magnitude=9))
 
 
-def with_weak(make_view: Callable[[Inputs], View], inputs: Inputs) -> View:
-    """Return a view that stacks a given view and a weak view of the same image. Shape (2, 3, size, size)."""
-    views = (make_view(inputs), weak_view(inputs))
-    return View(views[0].fixed, partial(_stack_views, [view.rest for view in views]))
+def strong_and_weak_view(inputs: Inputs) -> View:
+    """Return a view that stacks a strong and a weak view of the same image. Shape (2, 3, size, size)."""
+    strong, weak = strong_view(inputs), weak_view(inputs)
+    return View(strong.fixed, partial(_stack_views, [strong.rest, weak.rest]))
 
 
 def label_view(inputs: Inputs, count: int) -> View:
@@ -95,7 +97,7 @@ VIEWS: dict[str, Callable[[Inputs], View]] = {
     "plain": plain_view,
     "weak": weak_view,
     "strong": strong_view,
-    "strong and weak": partial(with_weak, strong_view),
+    "strong and weak": strong_and_weak_view,
 }
 
 
@@ -123,14 +125,6 @@ AUGMENTATIONS: dict[str, Callable[[int, InterpolationMode], tuple[Transforms, Tr
     "symbols": _symbols,
     "aerial": _aerial,
 }
-
-
-def _transforms_of(inputs: Inputs) -> tuple[Callable[[Image.Image], Image.Image] | None, Transforms]:
-    name = inputs.augment
-    if name not in AUGMENTATIONS:
-        raise UserError(f"INPUT.AUGMENT is {name!r}; {did_you_mean(name, AUGMENTATIONS)}")
-    fixed, random = AUGMENTATIONS[name](inputs.size, InterpolationMode(inputs.interpolation))
-    return v2.Compose(fixed) if fixed else None, random
 
 
 def normalize(inputs: Inputs) -> Callable[[Tensor], Tensor]:
