@@ -109,10 +109,15 @@ def changed_tensors(encoder: nn.Module, visual: nn.Module) -> Tensors:
         return {}
     untrained = with_module(visual, module_of(encoder, visual)).state_dict()
     return {
-        name: tensor.detach().cpu().contiguous().clone()
+        name: stored(tensor)
         for name, tensor in encoder.state_dict().items()
         if not torch.equal(untrained[name].to(tensor), tensor)
     }
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy of a tensor on the CPU, as a file takes it."""
+    return tensor.detach().cpu().contiguous().clone()
 
 
 def rebuild(visual: nn.Module, module: str, changed: Mapping[str, Tensor]) -> nn.Module:

@@ -136,7 +136,11 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
     if isinstance(sys.stdin, io.TextIOWrapper):  # file names in a list may not be valid text
         sys.stdin.reconfigure(errors="surrogateescape", newline="\n")
     sources = Sources(args.images, resolve, sys.stdin, exclude=args.move or args.link)
-    model = load_model(folder, args.backbone)
+    import torch  # only here: wrong arguments are refused sooner
+
+    from .store import load
+
+    model = load(folder, "cuda" if torch.cuda.is_available() else "cpu", args.backbone)
     if args.unsure and UNSURE in model.classes:
         raise UserError(f"--unsure: a class of the model is called {UNSURE!r} itself; leave it out")
     with ExitStack() as stack:
@@ -144,15 +148,6 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
         sorter = stack.enter_context(open_sorter(args, model, program)) if args.move or args.link else None
         failed = run(model, sources, args, file, sorter)
     return 1 if failed else 0
-
-
-def load_model(folder: Path, backbone: str) -> AdaptedModel:
-    """Load a model, onto the GPU if there is one. torch is imported only here: wrong arguments are refused sooner."""
-    import torch
-
-    from .store import load
-
-    return load(folder, "cuda" if torch.cuda.is_available() else "cpu", backbone)
 
 
 def undo_sorting(args: argparse.Namespace) -> int:

@@ -80,8 +80,13 @@ class Sorter:
                 if not path.exists()
             )  # fmt: skip
             self._file = self.journal.open("x", encoding="utf-8", errors="surrogateescape")
-            with self._removing():
+            try:
                 self._note({"format": FORMAT, "link": link})
+            except OSError:  # such as a full disk
+                with suppress(OSError):  # closing flushes the buffer, which may fail again
+                    self._file.close()
+                self.journal.unlink()
+                raise
         except OSError as error:
             raise UserError(f"{folder}: nothing can be written there ({error.strerror}); choose another") from error
         self._begun = self._file.tell()
@@ -97,17 +102,6 @@ class Sorter:
                     path.rmdir()
             self.journal.unlink()
         return is_kept
-
-    @contextmanager
-    def _removing(self) -> Iterator[None]:
-        """Remove the journal after an error, such as a full disk."""
-        try:
-            yield
-        except OSError:
-            with suppress(OSError):  # closing flushes the buffer, which may fail again
-                self._file.close()
-            self.journal.unlink()
-            raise
 
     def put(self, path: Path, name: str) -> Path:
         """Move or link a file into the folder of a class, under a numbered name if its name is taken.

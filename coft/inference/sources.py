@@ -77,8 +77,48 @@ class Sources:
             return (source for name in names if seen.adds(source := Source(name, self.resolve(name))))
         path = self.resolve(word)
         if path.is_dir():
-            return below(word, path, seen, self.exclude, self.unsupported)
+            return self._below(word, path, seen)
         return filter(seen.adds, [Source(word, path)] if path.exists() else self._matches(word))
+
+    def _below(self, shown: str, folder: Path, seen: Seen) -> Iterator[Source]:
+        """Yield the images below a folder by name, files before folders. Each is listed once, even in a link loop.
+
+        A subfolder that cannot be listed is yielded in place of its images.
+
+        Args:
+            shown: Folder as the user wrote it.
+            folder: Path of the folder.
+            seen: Files and folders that were listed already. Folders are added to it.
+
+        Raises:
+            UserError: If the folder itself cannot be listed.
+        """
+        stack = [(shown, str(folder))]
+        while stack:
+            name, path = stack.pop()
+            try:
+                folder_id = identity(path)
+                if folder_id in seen.folders or (self.exclude is not None and Path(path).resolve() == self.exclude):
+                    continue
+                seen.folders.add(folder_id)
+                with os.scandir(path) as entries:
+                    visible = [entry for entry in entries if not entry.name.startswith(".")]
+                    children = sorted((entry.name, is_folder(entry)) for entry in visible)
+            except OSError as error:
+                if name == shown:
+                    raise UserError(
+                        f"folder {name} cannot be listed ({error.strerror}); check its permissions"
+                    ) from error
+                yield Source(name, Path(path))  # reading it as an image reports the problem
+                continue
+            files = [entry for entry, has_more in children if not has_more]
+            suffixes = (os.path.splitext(entry)[1].lower() for entry in files)  # noqa: PTH122
+            self.unsupported.update(suffix for suffix in suffixes if suffix in UNREAD_SUFFIXES)
+            for entry in files:
+                if is_image(entry) and entry not in seen.files.get(folder_id, ()):
+                    yield Source(os.path.join(name, entry), Path(path, entry))  # noqa: PTH118
+            folders = [entry for entry, has_more in reversed(children) if has_more]
+            stack += [(os.path.join(name, entry), os.path.join(path, entry)) for entry in folders]  # noqa: PTH118
 
     def _matches(self, word: str) -> list[Source]:
         """Return the files that match a pattern."""
@@ -136,47 +176,3 @@ def identity(folder: str | Path) -> tuple[int, int]:
 def is_image(name: str) -> bool:
     """Return whether a file of this name counts as an image when its folder is listed."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
-
-
-def below(
-    shown: str, folder: Path, seen: Seen, exclude: Path | None = None, unsupported: Counter[str] | None = None
-) -> Iterator[Source]:
-    """Yield the images below a folder by name, files before folders. Each folder is listed once, even in a link loop.
-
-    Args:
-        shown: Folder as the user wrote it.
-        folder: Path of the folder.
-        seen: Files and folders that were listed already. Folders are added to it.
-        exclude: Resolved path of a folder that is not listed.
-        unsupported: Counter of image files of unsupported formats, by suffix.
-
-    Raises:
-        UserError: If the folder itself cannot be listed. A subfolder that cannot be listed is yielded in place of its
-            images.
-    """
-    stack = [(shown, str(folder))]
-    while stack:
-        name, path = stack.pop()
-        try:
-            folder_id = identity(path)
-            if folder_id in seen.folders or (exclude is not None and Path(path).resolve() == exclude):
-                continue
-            seen.folders.add(folder_id)
-            with os.scandir(path) as entries:
-                children = sorted((entry.name, is_folder(entry)) for entry in entries if not entry.name.startswith("."))
-        except OSError as error:
-            if name == shown:
-                raise UserError(f"folder {name} cannot be listed ({error.strerror}); check its permissions") from error
-            yield Source(name, Path(path))  # reading it as an image reports the problem
-            continue
-        if unsupported is not None:
-            suffixes = (os.path.splitext(entry)[1].lower() for entry, has_more in children if not has_more)  # noqa: PTH122
-            unsupported.update(suffix for suffix in suffixes if suffix in UNREAD_SUFFIXES)
-        for entry, has_more in children:
-            if not has_more and is_image(entry) and entry not in seen.files.get(folder_id, ()):
-                yield Source(os.path.join(name, entry), Path(path, entry))  # noqa: PTH118
-        stack += [
-            (os.path.join(name, entry), os.path.join(path, entry))  # noqa: PTH118
-            for entry, has_more in reversed(children)
-            if has_more
-        ]

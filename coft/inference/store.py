@@ -34,7 +34,7 @@ from coft.images.views import Inputs
 from coft.labelling.classifier import CLEAN_RULES, SCORES
 from coft.labelling.predictor import FinalClassifier, Predictor
 
-from .encoders import WHOLE, Tensors, changed_tensors, module_of, origin_of, rebuild, visual_at
+from .encoders import WHOLE, Tensors, changed_tensors, module_of, origin_of, rebuild, stored, visual_at
 from .locate_model import DESCRIPTION, FORMAT, damaged, description_of, find_model, with_checksum
 from .model import AdaptedModel, BackboneRef
 
@@ -75,16 +75,15 @@ def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
     tensors: Tensors = {}
     predictor, visual = model.predictor, model.clip_model.visual
     origins = [origin_of(encoder, visual) for encoder in predictor.encoders]
-    pairs = list(zip(predictor.encoders, origins, strict=True))
-    for number, (encoder, origin) in enumerate(pairs):
-        changed = changed_tensors(encoder, visual_at(visual, origin))
-        tensors |= {f"encoders.{number}.{name}": tensor for name, tensor in changed.items()}
+    pairs = [(encoder, visual_at(visual, origin)) for encoder, origin in zip(predictor.encoders, origins, strict=True)]
+    for number, pair in enumerate(pairs):
+        tensors |= {f"encoders.{number}.{name}": tensor for name, tensor in changed_tensors(*pair).items()}
     classifier_entries = []
     for (name, classifier), number in zip(predictor.classifiers.items(), predictor.numbers(), strict=True):
         vectors = {"positive": classifier.positive, "clean": classifier.clean}
         for key, tensor in vectors.items():
             if tensor is not None:
-                tensors[f"classifiers.{name}.{key}"] = _plain(tensor)
+                tensors[f"classifiers.{name}.{key}"] = stored(tensor)
         classifier_entries.append({"name": name, "encoder": number, "scale": classifier.scale})
     description = {
         "format": FORMAT,
@@ -94,7 +93,7 @@ def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
         "inputs": asdict(model.inputs),
         "decoding": asdict(model.decoding),
         "precision": model.precision,
-        "encoders": [module_of(encoder, visual_at(visual, origin)) for encoder, origin in pairs],
+        "encoders": [module_of(*pair) for pair in pairs],
         **({"members": origins} if len(members_of(visual)) > 1 else {}),
         "classifiers": classifier_entries,
         "score": predictor.score,
@@ -102,10 +101,6 @@ def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
         "about": model.about,
     }
     return tensors, description
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous().clone()
 
 
 def portable_name(name: str) -> str:
@@ -202,7 +197,8 @@ def _predictor(description: Mapping[str, Any], parts: Mapping[str, Tensors], cli
         vectors = parts[f"classifiers.{entry['name']}"]
         origin = origins[entry["encoder"]]
         member = clip_model if origin == WHOLE else members_of(clip_model)[origin]
-        _check_vectors(vectors, f"classifiers.{entry['name']}", len(description["classes"]), width_of(member))
+        one_per_class = floats(len(description["classes"]), width_of(member))
+        Record({"positive": one_per_class}, {"clean": one_per_class}).check(vectors, f"classifiers.{entry['name']}")
         vectors = {key: value.to(device, torch.float32) for key, value in vectors.items()}
         encoder, scale = encoders[entry["encoder"]], float(entry["scale"])
         classifiers[entry["name"]] = FinalClassifier(encoder, vectors["positive"], vectors.get("clean"), scale)
@@ -245,22 +241,6 @@ def usable_precision(precision: str, device: str) -> str:
     if device == "cpu" and (PRECISIONS[precision] is torch.float16 or faster_precision(device) == "fp32"):
         return "fp32"
     return precision
-
-
-def _check_vectors(vectors: Tensors, where: str, count: int, width: int) -> None:
-    """Check that there is one vector per class, as wide as the features.
-
-    Args:
-        vectors: Class vectors by name: "positive" and optionally "clean".
-        where: Name of the classifier's entry, for the error.
-        count: Number of classes.
-        width: Width of the features.
-
-    Raises:
-        SchemaError: If a vector is missing, superfluous or of another shape.
-    """
-    one = floats(count, width)
-    Record({"positive": one}, {"clean": one}).check(vectors, where)
 
 
 def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, Tensors]:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from .sources import Source
 
 BATCH = {"cpu": 32, "cuda": 256}  # default batch size, by device
 AHEAD = 3  # number of batches that are read ahead
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)

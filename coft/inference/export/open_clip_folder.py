@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from clip.model import CLIP
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from coft.backbones.open_clip_names import CONFIG, FILES, source_of
 from coft.core.errors import UserError
@@ -132,15 +132,11 @@ def check(clip_model: nn.Module, folder: Path, size: int) -> None:
     tokens = open_clip.tokenize(["a photo of a cat", "a sign"], context_length=clip_model.context_length)
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     for name, batch in (("encode_image", images), ("encode_text", tokens)):
-        expected, actual = (unit(getattr(encoder, name)(batch)) for encoder in (clip_model, loaded.eval()))
+        outputs = (getattr(encoder, name)(batch).float() for encoder in (clip_model, loaded.eval()))
+        expected, actual = (nn.functional.normalize(features, dim=-1) for features in outputs)
         difference = float((expected - actual).abs().max())
         if not difference <= TOLERANCE:
             raise UserError(
                 f"--to open_clip: this version of open_clip computes other features ({name} differs by "
                 f"{difference:.1e}); take another one, or another --to"
             )
-
-
-def unit(features: Tensor) -> Tensor:
-    """Normalise features to unit length."""
-    return nn.functional.normalize(features.float(), dim=-1)
