@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
@@ -26,26 +24,20 @@ def equal_groups(copies: pd.DataFrame) -> list[list[str]]:
     return sorted(groups, key=lambda paths: -len(paths))
 
 
-def near_groups(
-    paths: list[str],
-    nearest: np.ndarray,
-    likeness: np.ndarray,
-    hash_image: Callable[[str], np.ndarray | None] = difference_hash,
-) -> list[list[int]]:
+def near_groups(paths: list[str], nearest: np.ndarray, likeness: np.ndarray) -> list[list[int]]:
     """Find groups of near duplicates: similar to the frozen CLIP, and with almost the same perceptual hash.
 
     Args:
         paths: Paths of all images.
         nearest: Index of each image's nearest other image. Shape (N,).
         likeness: Cosine similarity of each image and that other image. Shape (N,).
-        hash_image: Function that computes the perceptual hash of an image from its path.
 
     Returns:
         Indices of the images in each group, the group with the most similar pair first.
     """
     pairs = alike_pairs(nearest, likeness)
     candidates = sorted({index for pair in pairs for index in pair})
-    candidate_hashes = map_threaded(hash_image, [paths[index] for index in candidates], "report: duplicates")
+    candidate_hashes = map_threaded(difference_hash, [paths[index] for index in candidates], "report: duplicates")
     hashes = dict(zip(candidates, candidate_hashes, strict=True))
     near_pairs = [pair for pair in pairs if _hashes_match(hashes[pair[0]], hashes[pair[1]])]
     return connected_groups(near_pairs)
@@ -64,15 +56,8 @@ def _hashes_match(first: np.ndarray | None, second: np.ndarray | None) -> bool:
 
 def connected_groups(pairs: list[tuple[int, int]]) -> list[list[int]]:
     """Return the connected components of the pairs, in the order of their first pairs."""
-    from scipy.sparse import coo_array  # imported here since it is slow, and every run imports this file at its start
-    from scipy.sparse.csgraph import connected_components
-
-    if not pairs:
-        return []
-    node_of = {index: node for node, index in enumerate(dict.fromkeys(index for pair in pairs for index in pair))}
-    rows, columns = zip(*((node_of[first], node_of[second]) for first, second in pairs), strict=True)
-    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(node_of), len(node_of)))
-    groups: dict[int, list[int]] = {}
-    for index, group in zip(node_of, connected_components(graph, directed=False)[1], strict=True):
-        groups.setdefault(int(group), []).append(index)
-    return [sorted(group) for group in groups.values()]
+    group_of: dict[int, frozenset[int]] = {}
+    for pair in pairs:
+        group = frozenset(pair).union(*(group_of.get(index, ()) for index in pair))
+        group_of |= dict.fromkeys(group, group)
+    return [sorted(group) for group in dict.fromkeys(group_of.values())]

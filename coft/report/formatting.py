@@ -8,9 +8,7 @@ import re
 from collections.abc import Sequence
 
 DASH = "–"
-CONTROL_CHARACTERS = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+"
-)  # control characters, and undecodable bytes
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # with undecodable bytes
 
 
 def short(text: str, limit: int = 60) -> str:

@@ -26,11 +26,7 @@ from coft.labelling.neighbours import centred, nearest
 
 FOLDER, FROZEN, PEERS = "report", "frozen.safetensors", "peers.safetensors"
 VERSION = "1"
-MIN_SAMPLE, MAX_SAMPLE, SAMPLE_PER_CLASS = (
-    5_000,
-    20_000,
-    20,
-)  # images whose features are kept: 20 per class, in the range 5,000 to 20,000
+MIN_SAMPLE, MAX_SAMPLE, SAMPLE_PER_CLASS = 5_000, 20_000, 20  # images whose features are kept: 20 per class, in a range
 ANCHORS = 20_000  # images among which neighbours are searched; with all of them, time would be quadratic in N
 
 Arrays = dict[str, np.ndarray]
@@ -178,14 +174,8 @@ def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
-    forms = {
-        "zero_shot": INDEX,
-        "nearest": INDEX,
-        "sample": INDEX,
-        "likeness": FINITE,
-        "features": FINITE,
-        "text": FINITE,
-    }
+    forms = dict.fromkeys(("zero_shot", "nearest", "sample"), INDEX)
+    forms |= dict.fromkeys(("likeness", "features", "text"), FINITE)
     try:
         tensors, metadata = load_safetensors(path)
         (Record(forms) if path.name == FROZEN else Record(others=INDEX)).check(tensors)

@@ -57,9 +57,9 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
         run: The run.
         signals: Signals of each class, as `measured` returns them. Default: measured here.
     """
-    signals = signals or measured(run)
+    signals = measured(run) if signals is None else signals
     pictures = Pictures(run.images, run.folder)
-    suspects = names.suspects(signals) if signals else []
+    suspects = names.suspects(signals)
     blocks = {
         "suspects": [suspect_block(run, suspect, pictures) for suspect in suspects[:SUSPECTS]],
         "unsure": unsure_blocks(run, pictures),
@@ -81,7 +81,7 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
         "signals": bool(signals),
         "own_images": run.summary.get("dataset") == "Folder",
         "suspect_count": len(suspects),
-        "few": some_of([short(run.classes[label]) for label in names.few(signals or [])]),
+        "few": some_of([short(run.classes[label]) for label in names.few(signals)]),
         "panels": panels(run.epochs),
         "maps": maps(run),
         "files": [
@@ -117,11 +117,11 @@ def render(content: dict[str, Any]) -> bytes:
 # ---------------------------------------------------------------- what is shown
 
 
-def measured(run: RunFolder) -> list[names.Signals] | None:
-    """Measure the signals of each class; None if the run stored no features to measure them on."""
+def measured(run: RunFolder) -> list[names.Signals]:
+    """Measure the signals of each class; empty if the run stored no features to measure them on."""
     evidence = run.evidence
     if evidence is None or not len(evidence.sample):
-        return None
+        return []
     label_of = {name: label for label, name in enumerate(evidence.classes)}
     final_labels = run.images["class"].iloc[evidence.sample].map(label_of).fillna(-1).to_numpy(dtype=int)
     features = torch.from_numpy(evidence.features.astype(np.float32))
@@ -175,17 +175,15 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
 def duplicate_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
     """Build a block for each group of duplicate images."""
     class_of = dict(zip(run.images["path"], run.images["class"], strict=True))
-    blocks = []
-    for position, paths in enumerate(equal_groups(run.copies)):
-        shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in paths[:PICTURES_PER_DUPLICATE]]
-        blocks.append(Block("equal content", f"equal-{position}", [Strip("", shown, len(paths))], count=len(paths)))
+    groups = [("equal content", f"equal-{number}", paths) for number, paths in enumerate(equal_groups(run.copies))]
     if run.evidence is not None:
         paths = list(run.images["path"].iloc[: len(run.evidence.nearest)])
-        for position, indices in enumerate(near_groups(paths, run.evidence.nearest, run.evidence.likeness)):
-            near_paths = [paths[index] for index in indices[:PICTURES_PER_DUPLICATE]]
-            shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in near_paths]
-            strip = Strip("", shown, len(indices))
-            blocks.append(Block("nearly equal", f"near-{position}", [strip], count=len(indices)))
+        near = enumerate(near_groups(paths, run.evidence.nearest, run.evidence.likeness))
+        groups += [("nearly equal", f"near-{number}", [paths[index] for index in indices]) for number, indices in near]
+    blocks = []
+    for title, anchor, group in groups:
+        shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in group[:PICTURES_PER_DUPLICATE]]
+        blocks.append(Block(title, anchor, [Strip("", shown, len(group))], count=len(group)))
     return blocks
 
 

@@ -24,12 +24,7 @@ from .formatting import common_folder, short
 WARNING = "Warning: "  # prefix of warnings in log.txt
 MOST_WARNINGS = 50
 SCHEMA = Record(optional={"results": Record(others=Anything())}, others=Anything())  # of summary.json
-TRAINING_COLUMNS = (
-    "kept_for",
-    "zero_shot",
-    "peer_a",
-    "peer_b",
-)  # columns of `images` that are meaningless without training
+TRAINING_COLUMNS = ("kept_for", "zero_shot", "peer_a", "peer_b")  # columns of `images` without a meaning untrained
 PATH_COLUMNS = ("path", "image")  # columns that hold the file of a row
 NUMERIC_COLUMNS = ("confidence", "p_clean_a", "p_clean_b")  # numeric columns of `images`
 

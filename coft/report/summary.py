@@ -79,10 +79,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Time", duration(_seconds(run))),
         ("Device", str(summary.get("device", ""))),
         ("Seed", str(summary.get("seed", ""))),
-        (
-            "Training",
-            f"none: {summary['kept']} predicts" if UNTRAINED_ENTRY.keys() <= summary.keys() else "",
-        ),
+        ("Training", f"none: {summary['kept']} predicts" if UNTRAINED_ENTRY.keys() <= summary.keys() else ""),
         ("Labels used in training", labels_text),
     ]
     return [(term, short(value, 120)) for term, value in terms if value]
@@ -97,13 +94,10 @@ def _seconds(run: RunFolder) -> float | None:
 
 def lead(run: RunFolder) -> list[str]:
     """Return short facts about the run for the line below the title."""
-    counts = [f"{len(run.images) or len(run.tested):,} images", f"{len(run.classes):,} classes"]
     backbone = run.summary.get("backbone")
-    return [
-        *counts,
-        *([f"CLIP {short(str(backbone), 60)}"] if backbone else []),
-        *filter(None, [duration(_seconds(run))]),
-    ]
+    clip = [f"CLIP {short(str(backbone), 60)}"] if backbone else []
+    counts = [f"{len(run.images) or len(run.tested):,} images", f"{len(run.classes):,} classes"]
+    return [*counts, *clip, duration(_seconds(run))]
 
 
 def figures(run: RunFolder) -> list[Figure]:
@@ -138,20 +132,19 @@ def figures(run: RunFolder) -> list[Figure]:
 def estimate(summary: Mapping[str, Any], confidence: float) -> Figure:
     """Return the mean confidence as a figure: as an estimate of the accuracy if the run is calibrated."""
     if not summary.get("calibrated", False):
-        return Figure(
-            "Mean confidence", confidence, "of its predictions; it is not calibrated, so the accuracy is unknown"
-        )
+        meaning = "of its predictions; it is not calibrated, so the accuracy is unknown"
+        return Figure("Mean confidence", confidence, meaning)
     low, high = estimated_range(confidence)
     meaning = f"mean confidence; between {100 * low:.0f} and {100 * high:.0f} % if no name is wrong or missing"
     return Figure("Estimated accuracy", confidence, meaning)
 
 
-def class_rows(run: RunFolder, signals: list[Signals] | None) -> list[ClassRow]:
+def class_rows(run: RunFolder, signals: list[Signals]) -> list[ClassRow]:
     """Return a row for each class, by label; if there are more than `MANY`, for the classes with the most images.
 
     Args:
         run: The run.
-        signals: Signals of each class; None if they could not be measured.
+        signals: Signals of each class; empty if they could not be measured.
     """
     images, tested = run.images, run.tested
     counts = images["class"].value_counts()

@@ -14,13 +14,12 @@ from coft.core.errors import UserError
 from coft.core.threads import map_threaded
 from coft.images.reading import Decoding, decode_image, read_bytes
 
-SIDE = 96  # longer side in pixels
 QUALITY = 55
 BROKEN = ""  # data URI of a file that cannot be read
 HASH = 8  # rows and columns of the brightness differences in a hash
 
 
-def small_picture(path: str, side: int = SIDE) -> Image.Image | None:
+def small_picture(path: str, side: int) -> Image.Image | None:
     """Return a thumbnail of an image with at most `side` pixels on its longer side; None if it cannot be read."""
     try:
         image = decode_image(read_bytes(path), path, Decoding(enough=side))
@@ -30,7 +29,7 @@ def small_picture(path: str, side: int = SIDE) -> Image.Image | None:
     return image
 
 
-def data_uri(path: str, side: int = SIDE) -> str:
+def data_uri(path: str, side: int) -> str:
     """Return a thumbnail of an image as a data URI; `BROKEN` if it cannot be read."""
     image = small_picture(path, side)
     if image is None:
@@ -40,7 +39,7 @@ def data_uri(path: str, side: int = SIDE) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def embed(paths: Sequence[str], budget: int, side: int = SIDE) -> list[str | None]:
+def embed(paths: Sequence[str], budget: int, side: int) -> list[str | None]:
     """Encode thumbnails of images as data URIs, in order, until the budget is used up.
 
     Args:

@@ -44,7 +44,7 @@ def write_report(folder: Path) -> Path:
     if len(unsure):  # written before the page, which links to the files that exist
         write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
     signals = measured(run)
-    doubtful = [(run.classes[suspect.label], "; ".join(suspect.reasons)) for suspect in suspects(signals or [])]
+    doubtful = [(run.classes[suspect.label], "; ".join(suspect.reasons)) for suspect in suspects(signals)]
     (folder / DOUBTFUL).unlink(missing_ok=True)
     if doubtful:
         write_table(pd.DataFrame(doubtful, columns=["class", "reasons"]), folder / DOUBTFUL)

@@ -72,7 +72,7 @@ class Reviewed:
     def suggestions(self) -> list[Suggestion]:
         """Return suggestions for classes that may be wrong: suspicious names first, then classes with few images."""
         signals, class_names, suggestions = measured(self.run), self.classes.names, list[Suggestion]()
-        for suspect in names.suspects(signals or []):
+        for suspect in names.suspects(signals):
             suggestions += _suggest(suspect, class_names)
         counts = self.counts()
         for label in names.rare(np.array(counts)):
