@@ -261,7 +261,6 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
     """Group the results of a unit by method. Methods without a finished run are left out."""
     right: dict[str, BySeed] = {}
     seconds: dict[str, dict[int, float]] = {}
-    scores: list[Mapping[tuple[str, str], float]] = []
     of_coft: list[Result] = []
     calibrated: dict[str, list[Mapping[str, float]]] = {}
     for run in runs:
@@ -276,17 +275,14 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
             accuracy = 100 * float(result.right["end"].mean())
             calibrated.setdefault(run.method.name, []).append({"accuracy": accuracy, **result.calibration})
         if run.method.name == "CoFT" and result.scores:
-            scores.append(result.scores)
             of_coft.append(result)
-    places = dict.fromkeys(place for of_run in scores for place in of_run)
-    means = {place: float(np.mean([of_run[place] for of_run in scores])) for place in places}
+    places = dict.fromkeys(place for result in of_coft for place in result.scores)
+    means = {place: float(np.mean([result.scores[place] for result in of_coft])) for place in places}
     methods = dict.fromkeys(title for run in runs for _, title in stages(run))
     complete = [result for result in of_coft if {*TIMES} <= result.believed.keys() & result.pool.keys()]
+    kinds = [result.pool for result in complete], [result.believed for result in complete]
     shares = {
-        time: (
-            float(np.mean([result.pool[time] for result in complete])),
-            float(np.mean([result.believed[time] for result in complete])),
-        )
+        time: tuple(float(np.mean([of_run[time] for of_run in kind])) for kind in kinds)
         for time in (TIMES if complete else ())
     }
     calibration = {name: pd.DataFrame(numbers).mean().to_dict() for name, numbers in calibrated.items()}

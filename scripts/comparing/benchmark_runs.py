@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from .list import Result, add_to_list, identity, read_result
 from .needs import missing_inputs
 from .options import choose_devices, failed_lines, report_failures
 from .paper_tables import write_paper
-from .parts import runs_of_part
 from .plan import Run
 from .run import do_runs, split_finished
 from .tables import NOTHING, markdown
@@ -45,10 +44,10 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     facts = facts_of_runs(benchmark, planned)
     of_part = runs_of_part(all_runs, args.part, lambda run: hours(run, facts[run]) if run in facts else 1 / 3600)
     unavailable = {} if args.no_run else missing_inputs(benchmark, args.data.resolve(), fetch=not args.dry_run)
-    available = [run for unit, runs in planned.items() if unit not in unavailable for run in runs]
-    todo = [run for run in missing if run in {*of_part} & {*available}]
+    available = {run for unit, runs in planned.items() if unit not in unavailable for run in runs}
+    todo = [run for run in missing if run in of_part & available]
     if benchmark.sets or args.dry_run:
-        left = split_finished([run for run in missing if run in {*of_part}])[1]
+        left = split_finished([run for run in missing if run in of_part])[1]
         print_plan(benchmark, planned, left, unavailable, facts, args)
     if args.dry_run:
         return 0
@@ -103,6 +102,24 @@ def other_commit_warning(results: Mapping[Run, Result]) -> list[str]:
 
 
 # ---------------------------------------------------------------- before it starts
+
+
+def runs_of_part(runs: Sequence[Run], part: tuple[int, int], hours_of: Callable[[Run], float]) -> set[Run]:
+    """Return the runs of one of several machines. The parts are disjoint and take about the same time.
+
+    Args:
+        runs: All runs of the benchmark, finished or not, so that the parts do not depend on what is finished where.
+        part: Number of the part, from 1, and number of parts.
+        hours_of: Function that estimates the hours of a run.
+    """
+    number, count = part
+    loads, of_part = [0.0] * count, set[Run]()
+    for run in sorted(dict.fromkeys(runs), key=lambda run: (-hours_of(run), run.title)):
+        place = loads.index(min(loads))
+        loads[place] += hours_of(run)
+        if place == number - 1:
+            of_part.add(run)
+    return of_part
 
 
 def facts_of_runs(benchmark: Benchmark, planned: Planned) -> dict[Run, Facts]:

@@ -42,8 +42,7 @@ def write_report(units: Table, called: str, bars: Sequence[Entry] = (), notes: S
         notes: Remarks for the end.
     """
     units = {unit: rows for unit, rows in units.items() if OURS in rows.right} or units
-    tables = [bar_table(units, bars), accuracy_table(units), mean_table(units)]
-    tables.append(ratio_table(units, OURS))
+    tables = [bar_table(units, bars), accuracy_table(units), mean_table(units), ratio_table(units)]
     tables += [score_table(units), share_table(units), calibration_table(units)]
     return "\n\n".join([f"`{called}`", *filter(None, tables), *(f"- {note}" for note in notes)]) + "\n"
 
@@ -141,23 +140,22 @@ def mean_table(units: Table) -> str:
     return markdown(rows, ["errors, by those of (units)", *references])
 
 
-def ratio_table(units: Table, name: str) -> str:
-    """Format a method's error ratios to reference methods, one per column: a row per unit, then means over units.
+def ratio_table(units: Table) -> str:
+    """Format CoFT's error ratios to reference methods, one per column: a row per unit, then means over units.
 
     Numbers in brackets are seeds for units, and units for means.
     """
-    units = {unit: rows for unit, rows in units.items() if name in rows.right}
-    references = [other for other in REFERENCES if any(_pair(rows, name, other) for rows in units.values())]
+    units = {unit: rows for unit, rows in units.items() if OURS in rows.right}
+    references = [other for other in REFERENCES if any(_pair(rows, OURS, other) for rows in units.values())]
     table = [
-        [f"{unit.title} ({unit.role})", *(_cell(_unit_ratio(rows, name, other)) for other in references)]
+        [f"{unit.title} ({unit.role})", *(_cell(_unit_ratio(rows, OURS, other)) for other in references)]
         for unit, rows in units.items()
     ]
     for title, roles in MEANS.items():
         counted = _in_roles(units, roles)
         if len(counted) > 1:
-            cells = [_cell(_mean(counted, name, other)) for other in references]
-            table.append([f"mean over units, {title}", *cells])
-    return markdown(table, [f"errors of {name}, by those of", *references]) if references else ""
+            table.append([f"mean over units, {title}", *(_cell(_mean(counted, OURS, other)) for other in references)])
+    return markdown(table, [f"errors of {OURS}, by those of", *references]) if references else ""
 
 
 # ---------------------------------------------------------------- other tables

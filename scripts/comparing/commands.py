@@ -28,7 +28,7 @@ from .options import (
     results_parser,
     table_parser,
 )
-from .plan import Grid, Run, plan, plan_ablations
+from .plan import plan, plan_ablations
 from .results import read_places, rows_of_runs
 from .run import TRAIN, do_runs
 from .statistics import overall_changes, paired_changes, summarise_changes
@@ -153,7 +153,9 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     args, called = ablate_parser().parse_intermixed_args(argv), command_line("ablate", argv)
     grid = make_grid(args)
     ablations = choose_ablations(load_ablations(ABLATIONS[args.trainer]), args.groups, args.row)
-    runs, skipped = _plan_changes(ablations, grid)
+    runs, notes = plan_ablations(ablations, grid)
+    skipped = [f"skipped: {note}" for note in notes]
+    print(*(f"{line}\n" for line in skipped), sep="", end="", file=sys.stderr)
     failures, rows = do_runs(runs, args, command), rows_of_runs(runs)
     if failures and (rows.empty or FULL not in rows["variant"].values):
         return report_failures(failures)  # explains why there is nothing to compare with
@@ -163,15 +165,6 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
         folder = numbered_folder(make_folder(args, grid, "ablations") / args.trainer, args, called)
         publish_ablations(folder, called, ablations, rows, [*skipped, *failed_lines(failures)])
     return report_failures(failures)
-
-
-def _plan_changes(ablations: Sequence[Method], grid: Grid) -> tuple[list[Run], list[str]]:
-    """Plan the runs of changes, and print which are skipped. Returns runs and notes."""
-    runs, notes = plan_ablations(ablations, grid)
-    skipped = [f"skipped: {note}" for note in notes]
-    for line in skipped:
-        print(line, file=sys.stderr)
-    return runs, skipped
 
 
 def publish_ablations(

@@ -61,6 +61,11 @@ class Line:
     labels: bool = False
     source: str = ""
 
+    @property
+    def head(self) -> str:
+        """Title in the table and the figure."""
+        return f"{self.title} (published)" if self.source else self.title
+
 
 def lines_of(benchmark: Benchmark, rows: Mapping[Unit, Rows], backbone: str) -> list[Line]:
     """Return the rows of a backbone's table: ours that have a result, then published ones."""
@@ -118,6 +123,7 @@ def write_paper(
         The Markdown text, and the names of the files.
     """
     names = [name for name in benchmark.sets if any(unit.dataset == name for unit in rows)]
+    names += [MEAN] if len(names) > 1 else []
     tables = {
         backbone: lines_of(benchmark, rows, backbone) for backbone in dict.fromkeys(unit.backbone for unit in rows)
     }
@@ -157,21 +163,23 @@ def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:
     )
 
 
+def _heads(benchmark: Benchmark, names: Sequence[str]) -> list[str]:
+    return [benchmark.sets[name].title if name in benchmark.sets else name for name in names]
+
+
 def _table(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     """Return cells and column titles, with placeholders for text that differs between formats."""
-    columns = [*names, *([MEAN] if len(names) > 1 else [])]
     ours = [line for line in lines if not line.source and not line.labels]
-    best = {name: max((line.cells[name].mean for line in ours if name in line.cells), default=None) for name in columns}
+    best = {name: max((line.cells[name].mean for line in ours if name in line.cells), default=None) for name in names}
     cells = []
     for line in lines:
-        title = f"{line.title} (published)" if line.source else line.title
         texts = []
-        for name in columns:
+        for name in names:
             cell = line.cells.get(name)
             bold = cell is not None and line in ours and cell.mean == best[name]
             texts.append(_text(cell, len(benchmark.seeds), bold))
-        cells.append([title, *texts])
-    return cells, ["method", *(benchmark.sets[name].title if name in benchmark.sets else name for name in columns)]
+        cells.append([line.head, *texts])
+    return cells, ["method", *_heads(benchmark, names)]
 
 
 def _text(cell: Cell | None, seeds: int, bold: bool) -> str:
@@ -197,7 +205,7 @@ def as_markdown(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str
 def as_latex(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str], backbone: str, called: str) -> str:
     """Format the table as LaTeX, for the package booktabs, with published figures below a rule."""
     cells, heads = _table(benchmark, lines, names)
-    align = ["left", *["right"] * len(names), "right"][: len(heads)]
+    align = ["left", *["right"] * len(names)]
     body = tabulate(cells, heads, tablefmt=LATEX, disable_numparse=True, colalign=align).splitlines()
     ours = sum(not line.source for line in lines)
     if 0 < ours < len(lines):
@@ -233,26 +241,20 @@ def as_csv(tables: Mapping[str, Sequence[Line]]) -> pd.DataFrame:
 
 def write_grid(path: Path, benchmark: Benchmark, tables: Mapping[str, Sequence[Line]], names: Sequence[str]) -> Path:
     """Draw methods as rows and data sets as columns, coloured by gain over the first row, with a panel per backbone."""
-    columns = [*names, MEAN] if len(names) > 1 else [*names]
 
     def draw(figure: Any) -> None:
         rows = figure.subplots(len(tables), squeeze=False)[:, 0]
         for axes, (backbone, lines) in zip(rows, tables.items(), strict=True):
-            values = np.array([[_mean(line, name) for name in columns] for line in lines])
+            cells = [[line.cells.get(name) for name in names] for line in lines]
+            values = np.array([[cell.mean if cell else np.nan for cell in row] for row in cells])
             shade = np.clip((values - values[0]) / SHADES, -1, 1)
             axes.imshow(shade, cmap="PuOr_r", vmin=-1.4, vmax=1.4, aspect="auto")
             for (row, column), value in np.ndenumerate(values):
                 if not np.isnan(value):
                     axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7)
-            titles = [f"{line.title} (published)" if line.source else line.title for line in lines]
-            axes.set_yticks(range(len(lines)), titles, fontsize=8)
-            heads = [benchmark.sets[name].title if name in benchmark.sets else name for name in columns]
-            axes.set_xticks(range(len(columns)), heads, fontsize=8, rotation=40, ha="right")
+            axes.set_yticks(range(len(lines)), [line.head for line in lines], fontsize=8)
+            axes.set_xticks(range(len(names)), _heads(benchmark, names), fontsize=8, rotation=40, ha="right")
             axes.set_title(f"top-1 accuracy %, {backbone}; colour: gain over {lines[0].title}", fontsize=9)
 
     longest = max(map(len, tables.values()))
-    return write_figure(path, (3 + 0.62 * len(columns), (1.2 + 0.26 * longest) * len(tables)), draw)
-
-
-def _mean(line: Line, name: str) -> float:
-    return line.cells[name].mean if name in line.cells else float("nan")
+    return write_figure(path, (3 + 0.62 * len(names), (1.2 + 0.26 * longest) * len(tables)), draw)

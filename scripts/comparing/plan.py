@@ -76,11 +76,6 @@ class Grid:
     output: Path = Path("output")
     settings: Settings = ()
 
-    def points(self, methods: Sequence[Method]) -> Iterator[tuple[Method, str | None, str, Sequence[int]]]:
-        """Yield method, backbone, data set and seeds of all runs, grouped by backbone so that its file is read once."""
-        for backbone, dataset, method in itertools.product(self.backbones, self.datasets, methods):
-            yield method, backbone, dataset, self.seeds if method.seeded else self.seeds[:1]
-
 
 @dataclass(frozen=True)
 class Run:
@@ -190,7 +185,8 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
             raise UserError(f"{key}: is set by the comparison; leave it out, or give {GRID_KEYS[key]}")
         if key not in keys:
             raise UserError(f"unknown config key {key!r}; {did_you_mean(key, keys)}")
-    runs = [run for point in grid.points(methods) for run in _plan_seeds(*point, grid, finished)]
+    points = itertools.product(grid.backbones, grid.datasets, methods)  # by backbone, so that its file is read once
+    runs = [run for point in points for run in _plan_seeds(*point, grid, finished)]
     for key, value in grid.settings:
         readers = dict.fromkeys(run.method.trainer for run in runs if key in run.config)
         if runs and not readers:
@@ -200,10 +196,9 @@ def plan(methods: Sequence[Method], grid: Grid) -> list[Run]:
     return runs
 
 
-def _plan_seeds(
-    method: Method, backbone: str | None, dataset: str, seeds: Sequence[int], grid: Grid, finished: Folders
-) -> Iterator[Run]:
+def _plan_seeds(backbone: str | None, dataset: str, method: Method, grid: Grid, finished: Folders) -> Iterator[Run]:
     """Plan a run with each seed; a backbone that is None is the data set's default."""
+    seeds = grid.seeds if method.seeded else grid.seeds[:1]
     words = [dataset, "--data", grid.data]
     words += ["--backbone", backbone] if backbone else []
     words += ["--shots", str(method.shots)] if method.shots else []

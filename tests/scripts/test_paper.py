@@ -18,11 +18,11 @@ from coft.core.errors import UserError
 from datasets.splits import save_split
 from scripts.comparing import benchmark_runs
 from scripts.comparing.benchmark import plan_units, read_benchmark, restrict
+from scripts.comparing.benchmark_runs import runs_of_part
 from scripts.comparing.commands import compare
 from scripts.comparing.costs import Facts, gigabytes, hours
 from scripts.comparing.list import Result, add_to_list, read_list
 from scripts.comparing.needs import missing_dataset, missing_weights, split_file
-from scripts.comparing.parts import runs_of_part
 from scripts.comparing.plan import Run
 from scripts.comparing.published import Published, deviations
 from tests.datasets.data_roots import load as load_set
