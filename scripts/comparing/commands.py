@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -32,7 +33,7 @@ from .plan import plan, plan_ablations
 from .results import read_places, rows_of_runs
 from .run import TRAIN, do_runs
 from .statistics import overall_changes, paired_changes, summarise_changes
-from .tables import NOTHING, PAGE, comparison_tables, fill_page, titled, write_tables
+from .tables import NOTHING, PAGE, Tables, comparison_tables, fill_page, titled, write_tables
 
 
 def print_files(files: Sequence[Path]) -> None:
@@ -87,9 +88,8 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        publish_comparison(
-            numbered_folder(make_folder(args, grid, "comparisons"), args, called), called, rows, failed_lines(failures)
-        )
+        folder = numbered_folder(make_folder(args, grid, "comparisons"), args, called)
+        publish(folder, called, comparison_tables(rows), rows, failed_lines(failures))
     return report_failures(failures)
 
 
@@ -116,21 +116,13 @@ def tabulate_results(parser: argparse.ArgumentParser, args: argparse.Namespace, 
     rows = rows[rows["trainer"].isin(args.trainers or trainers)]
     stems = [place.stem if place.is_file() else place.resolve().name for place in places]
     folder = args.output / "comparisons" / (args.name or "+".join(stems))
-    publish_comparison(numbered_folder(folder, args, called), called, rows)
+    publish(numbered_folder(folder, args, called), called, comparison_tables(rows), rows)
     return 0
 
 
-def publish_comparison(folder: Path, called: str, rows: pd.DataFrame, failed: Sequence[str] = ()) -> None:
-    """Print the tables of a comparison and write all files.
-
-    Args:
-        folder: Output folder.
-        called: Command line that makes the tables.
-        rows: A line for each result.
-        failed: Lines for the Markdown file that say what is missing and why.
-    """
-    tables = comparison_tables(rows)
-    files = write_tables(folder, called, tables, rows, failed)
+def publish(folder: Path, called: str, tables: Tables, *details: Any) -> None:
+    """Print tables and write all files; see `write_tables` for the arguments."""
+    files = write_tables(folder, called, tables, *details)
     print(titled(tables))
     print_files(files)
 
@@ -170,7 +162,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
 def publish_ablations(
     folder: Path, called: str, ablations: Sequence[Method], rows: pd.DataFrame, notes: Sequence[str]
 ) -> None:
-    """Print the tables of changes and write all files, as `publish_comparison` does.
+    """Print the tables of changes and write all files.
 
     Raises:
         UserError: If no run of the unchanged method, the reference of all differences, is finished.
@@ -181,9 +173,7 @@ def publish_ablations(
     tables, over = {"Ablation": summarise_changes(changes)}, overall_changes(changes)
     if not over.empty:
         tables["Overall: mean over all pairs of data set and backbone"] = over
-    files = write_tables(folder, called, tables, changes, notes, name="ablation")
-    print(titled(tables))
-    print_files(files)
+    publish(folder, called, tables, changes, notes, "ablation")
 
 
 # ---------------------------------------------------------------- results.sh
