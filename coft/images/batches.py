@@ -74,35 +74,31 @@ class ViewCache:
         return view
 
 
+@dataclass
 class Views(Dataset):
     """Dataset of augmented views.
 
     A view is a function of the key, the image, and the number of its previous draws. Models that draw the same image
     under the same key get the same view.
 
-    Args:
+    Attributes:
         pool: Pool of unlabeled images.
         kind: Name of the augmentation, for the cache.
         view: Augmentation.
-        *key: Random key: seed, epoch.
+        key: Random key: seed, epoch.
         kept: Cache of views; None disables caching.
         num_fixed_views: Number of distinct views per image, of which each draw takes one at random. 0 does not limit
             them.
         fixed_key: Random key of these views, in place of `key`; the same in all epochs.
     """
 
-    def __init__(
-        self,
-        pool: UnlabeledPool,
-        kind: str,
-        view: View,
-        *key: int | str,
-        kept: ViewCache | None = None,
-        num_fixed_views: int = 0,
-        fixed_key: Sequence[int | str] = (),
-    ) -> None:
-        self.pool, self.kind, self.view, self.key = pool, kind, view, key
-        self.kept, self.num_fixed_views, self.fixed_key = kept, num_fixed_views, fixed_key
+    pool: UnlabeledPool
+    kind: str
+    view: View
+    key: Sequence[int | str]
+    kept: ViewCache | None
+    num_fixed_views: int = 0
+    fixed_key: Sequence[int | str] = ()
 
     def __getitem__(self, draw: Draw) -> Tensor:
         _, image, before = draw
@@ -171,7 +167,7 @@ class UnlabeledImages:
         kind = "plain" if num_views == 1 else f"{num_views} views"
         view = VIEWS["plain"](self.inputs) if num_views == 1 else label_view(self.inputs, num_views)
         batches = [draws[i : i + size] for i in range(0, len(draws), size)]
-        views = Views(self.pool, kind, view, *key, ALL, kept=self.kept)
+        views = Views(self.pool, kind, view, (*key, ALL), self.kept)
         yield from bar(self._loader(views, batches), "unlabeled images")
 
     def batches(
@@ -199,8 +195,7 @@ class UnlabeledImages:
         draws = DrawSampler(streams, steps, key, self.world)
         # Views that are not fixed are kept for one epoch if several models may draw an image. Workers share no cache.
         kept = self.kept if num_fixed_views else ViewCache() if len(streams) > 1 and not self.num_workers else None
-        fixed: dict[str, Any] = {"num_fixed_views": num_fixed_views, "fixed_key": fixed_key}
-        views = Views(self.pool, view, VIEWS[view](self.inputs), *key, kept=kept, **fixed)
+        views = Views(self.pool, view, VIEWS[view](self.inputs), key, kept, num_fixed_views, fixed_key)
         return RankSampler(self._loader(views, draws), draws)
 
     def _loader(self, views: Views, batches: Any) -> DataLoader:
@@ -214,22 +209,23 @@ class UnlabeledImages:
         )
 
 
+@dataclass
 class DrawSampler:
     """Batch sampler for one epoch. Draws are made one batch at a time, to save memory.
 
     Iterating yields this rank's part of each batch, the draws of all models in one list.
 
-    Args:
+    Attributes:
         streams: Sources of each model's batches, by model.
         steps: Number of batches.
         key: Random key.
         world: Processes of the run, which split every batch.
     """
 
-    def __init__(
-        self, streams: Mapping[str, Sequence[Source]], steps: int, key: Sequence[int | str], world: World
-    ) -> None:
-        self.streams, self.steps, self.key, self.world = streams, steps, key, world
+    streams: Mapping[str, Sequence[Source]]
+    steps: int
+    key: Sequence[int | str]
+    world: World
 
     def __len__(self) -> int:
         return self.steps
@@ -248,16 +244,17 @@ class DrawSampler:
             yield [draw for draws in batch.values() for draw in draws[self.world.part(len(draws))]]
 
 
+@dataclass
 class RankSampler:
     """Iterable over this rank's parts of the batches, by model.
 
-    Args:
+    Attributes:
         loader: Loader of this rank's views.
         draws: Batch sampler of the loader.
     """
 
-    def __init__(self, loader: DataLoader, draws: DrawSampler) -> None:
-        self.loader, self.draws = loader, draws
+    loader: DataLoader
+    draws: DrawSampler
 
     def __len__(self) -> int:
         return len(self.draws)

@@ -198,19 +198,14 @@ def gallery(run: RunFolder, pictures: Pictures, first: Sequence[int]) -> list[Bl
     images, classes = run.images, run.classes
     if not images["confidence"].notna().any():
         return []
-    counts = images["class"].value_counts()
-    order = sorted(range(len(classes)), key=lambda label: (label not in first, -int(counts.get(classes[label], 0))))
+    counts = run.counts
+    order = sorted(range(len(classes)), key=lambda label: (label not in first, -counts[label]))
     shown = sorted(order[:GALLERY])
     by_class = groups_by_class(images)
     groups = {label: by_class.get(classes[label], []) for label in shown}
     per_group = max(2, min(PICTURES_PER_GROUP, GALLERY_PICTURES // max(1, sum(map(len, groups.values())))))
     return [
-        Block(
-            short(classes[label]),
-            f"class-{label}",
-            strips_of(groups[label], per_group, pictures),
-            count=int(counts.get(classes[label], 0)),
-        )
+        Block(short(classes[label]), f"class-{label}", strips_of(groups[label], per_group, pictures), [], counts[label])
         for label in shown
         if groups[label]
     ]
@@ -252,8 +247,7 @@ def warnings(run: RunFolder) -> list[str]:
     if len(run.skipped):
         lines.append(f"{len(run.skipped):,} files could not be read; they are listed below.")
     if len(run.images):
-        counts = run.images["class"].value_counts()
-        images = np.array([int(counts.get(name, 0)) for name in run.classes])
+        images = np.array(run.counts)
         empty = [run.classes[label] for label in np.flatnonzero(images == 0)]
         nearly_empty = [run.classes[label] for label in names.rare(images) if images[label]]
         for heading, classes in (("Classes without an image", empty), ("Classes with almost no image", nearly_empty)):

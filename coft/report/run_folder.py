@@ -72,6 +72,12 @@ class RunFolder:
         names = [*self.images["class"], *self.tested["class"], *self.tested["predicted"]]
         return sorted(set(names))
 
+    @property
+    def counts(self) -> list[int]:
+        """Number of images of each class at the end of the run, by label."""
+        counts: pd.Series = self.images["class"].value_counts().reindex(self.classes, fill_value=0)
+        return counts.tolist()
+
     def missing_images(self) -> list[str]:
         """Return the paths of a user's own images that no longer exist."""
         is_own = self.summary.get("dataset") == "Folder"

@@ -147,14 +147,12 @@ def class_rows(run: RunFolder, signals: list[Signals]) -> list[ClassRow]:
         signals: Signals of each class; empty if they could not be measured.
     """
     images, tested = run.images, run.tested
-    counts = images["class"].value_counts()
     by_class = dict(list(images.groupby("class", sort=False)))
     before = images["zero_shot"].value_counts() if "zero_shot" in images else None
     right = (tested["predicted"] == tested["class"]).groupby(tested["class"]).mean() if len(tested) else {}
     rows = []
-    for label, name in enumerate(run.classes):
+    for label, (name, count) in enumerate(zip(run.classes, run.counts, strict=True)):
         members = by_class.get(name, images.iloc[:0])
-        count = int(counts.get(name, 0))
         texts = {
             "Images": f"{count:,}",
             **({} if before is None else {"By zero-shot": f"{int(before.get(name, 0)):,}"}),
