@@ -22,15 +22,7 @@ from coft.core.paths import cache_folder
 from coft.core.schemas import List, PathText, Record, Row, Text, whole
 from coft.core.threads import map_threaded
 from coft.core.untrusted import read_json
-from coft.images.reading import (
-    FORMATS,
-    SUFFIXES,
-    UnreadableImage,
-    check_sides,
-    check_size,
-    decode_image,
-    read_bytes,
-)
+from coft.images.reading import FORMATS, SUFFIXES, UnreadableImage, check_sides, check_size, decode_image, read_bytes
 
 log = logging.getLogger(__name__)
 CACHE = cache_folder() / "folders"

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,7 @@ def safe_name(name: str) -> str:
 def _numbered(stem: str, suffix: str) -> Iterator[str]:
     """Yield a name, then the same name with the numbers 2, 3, ..."""
     yield stem + suffix
-    number = 2
-    while True:
-        yield f"{stem}-{number}{suffix}"
-        number += 1
+    yield from (f"{stem}-{number}{suffix}" for number in count(2))
 
 
 class Sorter:

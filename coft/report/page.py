@@ -37,13 +37,8 @@ UNSURE = 24  # number of images shown as the least sure ones of all classes
 PICTURES_PER_DUPLICATE = 6  # most pictures per group of duplicates
 ROWS = 100  # most skipped files, and most names of empty or rare classes, that are listed
 FILES = (
-    "predictions.csv",
-    "least_sure.csv",
-    "doubtful_names.csv",
-    "test_predictions.csv",
-    "pseudo_labels.csv",
-    "metrics.csv",
-    "summary.json",
+    *("predictions.csv", "least_sure.csv", "doubtful_names.csv", "test_predictions.csv", "pseudo_labels.csv"),
+    *("metrics.csv", "summary.json"),
 )
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -156,11 +156,11 @@ def class_rows(run: RunFolder, signals: list[Signals]) -> list[ClassRow]:
         texts = {
             "Images": f"{count:,}",
             **({} if before is None else {"By zero-shot": f"{int(before.get(name, 0)):,}"}),
-            "Mean confidence": percent(_mean(members["confidence"])),
-            **({"Kept": percent(_mean(members["kept_for"] != ""))} if "kept_for" in members else {}),
+            "Mean confidence": percent(members["confidence"].mean()),
+            **({"Kept": percent((members["kept_for"] != "").mean())} if "kept_for" in members else {}),
         }
         if "peer_b" in members:
-            texts["Peers disagree"] = percent(_mean(members["peer_a"] != members["peer_b"]))
+            texts["Peers disagree"] = percent((members["peer_a"] != members["peer_b"]).mean())
         if signals:
             class_signals = signals[label]
             texts |= {"Alike": percent(class_signals.alike), "Name fit": number(class_signals.fit, "+.2f")}
@@ -176,10 +176,6 @@ def class_rows(run: RunFolder, signals: list[Signals]) -> list[ClassRow]:
 def columns(rows: list[ClassRow]) -> list[tuple[str, str]]:
     """Return the columns of the table of classes, as pairs of a heading and an explanation."""
     return [(name, COLUMNS[name]) for name in (rows[0].texts if rows else ())]
-
-
-def _mean(values: pd.Series) -> float:
-    return float(values.mean()) if len(values) else np.nan
 
 
 def _number(value: Any) -> float | None:

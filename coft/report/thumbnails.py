@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -52,7 +52,7 @@ def embed(paths: Sequence[str], budget: int, side: int) -> list[str | None]:
     """
     uris: dict[str, str] = {}
     embedded: list[str | None] = []
-    unread = iter(_read(list(dict.fromkeys(paths)), side))
+    unread = _read(list(dict.fromkeys(paths)), side)
     for path in paths:
         while path not in uris:
             name, uri = next(unread)
@@ -64,7 +64,7 @@ def embed(paths: Sequence[str], budget: int, side: int) -> list[str | None]:
     return embedded + [None] * (len(paths) - len(embedded))
 
 
-def _read(paths: Sequence[str], side: int) -> Iterable[tuple[str, str]]:
+def _read(paths: Sequence[str], side: int) -> Iterator[tuple[str, str]]:
     """Yield paths with their data URIs. Files are read in batches, so that few are read in vain at the budget's end."""
     for start in range(0, len(paths), 512):
         batch = paths[start : start + 512]

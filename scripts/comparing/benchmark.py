@@ -322,8 +322,6 @@ def paired(*methods: BySeed) -> tuple[Right, ...] | None:
     """
     drawing = [right.keys() for right in methods if NO_SEED not in right]
     seeds = sorted(set.intersection(*map(set, drawing))) if drawing else [NO_SEED]
-    return (
-        tuple(np.stack([right[NO_SEED if NO_SEED in right else s] for s in seeds]) for right in methods)
-        if seeds
-        else None
-    )
+    if not seeds:
+        return None
+    return tuple(np.stack([right[NO_SEED if NO_SEED in right else s] for s in seeds]) for right in methods)

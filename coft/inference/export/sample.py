@@ -16,7 +16,7 @@ from coft.core.errors import UserError
 from coft.core.experiment import saved_config
 from coft.core.untrusted import MAX_TABLE_BYTES, open_file
 from coft.inference.model import AdaptedModel
-from coft.inference.sources import Source, Sources
+from coft.inference.sources import Resolve, Source, Sources
 from coft.inference.stream import read_ahead
 
 COUNT = 256  # upper bound of the images in a sample
@@ -25,7 +25,6 @@ TABLES = ("pseudo_labels.csv", "predictions.csv")  # a run's tables with the pat
 TESTED = "test_predictions.csv"  # a run's table with the true classes of its test images
 SIZE = 32  # batch size
 Predict = Callable[[Tensor], Tensor]  # from normalized images (n, 3, size, size) to probabilities (n, C)
-Resolve = Callable[[str], Path]  # from a path as the user wrote it to the path
 
 
 @dataclass(frozen=True)
