@@ -56,8 +56,15 @@ def _hashes_match(first: np.ndarray | None, second: np.ndarray | None) -> bool:
 
 def connected_groups(pairs: list[tuple[int, int]]) -> list[list[int]]:
     """Return the connected components of the pairs, in the order of their first pairs."""
-    group_of: dict[int, frozenset[int]] = {}
-    for pair in pairs:
-        group = frozenset(pair).union(*(group_of.get(index, ()) for index in pair))
-        group_of |= dict.fromkeys(group, group)
-    return [sorted(group) for group in dict.fromkeys(group_of.values())]
+    from scipy.sparse import coo_array  # imported here since it is slow, and every run imports this file at its start
+    from scipy.sparse.csgraph import connected_components
+
+    if not pairs:
+        return []
+    node_of = {index: node for node, index in enumerate(dict.fromkeys(index for pair in pairs for index in pair))}
+    rows, columns = zip(*((node_of[first], node_of[second]) for first, second in pairs), strict=True)
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(node_of), len(node_of)))
+    groups: dict[int, list[int]] = {}
+    for index, group in zip(node_of, connected_components(graph, directed=False)[1], strict=True):
+        groups.setdefault(int(group), []).append(index)
+    return [sorted(group) for group in groups.values()]
