@@ -15,18 +15,11 @@ DIVERGED = "training has diverged; lower OPTIM.LR, or check for settings or imag
 
 def first_not_finite(tensors: Mapping[str, Any]) -> str:
     """Return the name of the first tensor with a NaN or infinite value; empty if all are finite."""
-    numbers = ((name, value) for name, value in tensors.items() if _of_numbers(value))
-    return next((name for name, value in numbers if not _finite(value)), "")
-
-
-def _finite(value: Tensor) -> bool:
-    # A sum is fast to compute and propagates NaN and infinity, but a sum of finite values may overflow.
-    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
-
-
-def _of_numbers(value: Any) -> bool:
-    """Return whether an entry of a state dict is a tensor that could hold a NaN."""
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    for name, value in tensors.items():
+        # A sum is fast to compute and propagates NaN and infinity, but a sum of finite values may overflow.
+        if isinstance(value, Tensor) and not value.sum().isfinite() and not value.isfinite().all():
+            return name
+    return ""
 
 
 def check_finite(tensors: Mapping[str, Any], source: str, remedy: str) -> None:
