@@ -22,7 +22,7 @@ CHUNK = 8  # images per pass of the frozen stages; the bank pads to a multiple, 
 MAX_BYTES = 1 << 29  # upper bound of the cached outputs, in bytes
 COLOURS = 3  # channels of an image; outputs of the frozen stages have another number, which tells them apart
 
-Map = Callable[[Callable[[str], Any], Sequence[str], str], dict[str, Any]]
+Map = Callable[[Callable[[str], Any], Sequence[str]], dict[str, Any]]
 
 
 class _State(threading.local):
@@ -162,8 +162,7 @@ def through_stages(visual: nn.Module, images: Tensor, run: Map | None = None) ->
     def compute(name: str) -> Tensor:
         return frozen_output(visual, parts[name].contiguous(memory_format=torch.channels_last))
 
-    kind = images.device.type
-    outputs = {name: compute(name) for name in parts} if run is None else run(compute, list(parts), kind)
+    outputs = {name: compute(name) for name in parts} if run is None else run(compute, list(parts))
     return torch.cat([outputs[name] for name in parts])
 
 

@@ -32,10 +32,9 @@ class Parallel:
     """
 
     def __init__(self, count: int, encoder: nn.Module, device: str) -> None:
-        self.threads = torch.get_num_threads() // count
         weights = sum(p.numel() for p in encoder.parameters())
-        if count < 2 or device != "cpu" or weights > SMALL:
-            self.threads = 0
+        concurrent = count > 1 and device == "cpu" and weights <= SMALL
+        self.device, self.threads = device, torch.get_num_threads() // count if concurrent else 0
         self._executor: ThreadPoolExecutor | None = None
         if self.threads:
             self._executor = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(self.threads,))
@@ -61,14 +60,13 @@ class Parallel:
         finally:
             torch.set_num_threads(before)
 
-    def map_without_gradients(
-        self, function: Callable[[str], Result], names: Sequence[str], device: str
-    ) -> dict[str, Result]:
+    def map_without_gradients(self, function: Callable[[str], Result], names: Sequence[str]) -> dict[str, Result]:
         """Call a function for each name, without gradients, under the caller's autocast settings.
 
         Returns:
             Results by name.
         """
+        device = self.device
         dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
         @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 import torch
@@ -36,7 +36,7 @@ def mean_features(encode: Encode, images: Tensor) -> Tensor:
 
 
 def encode_batches(
-    encoders: Mapping[str, Encode], batches: Iterator[Mapping[str, Tensor]], parallel: Parallel, device: str
+    encoders: Mapping[str, Encode], batches: Iterable[Mapping[str, Tensor]], parallel: Parallel
 ) -> Iterator[Rows]:
     """Encode batches with several models in parallel, in the precision of the surrounding autocast.
 
@@ -45,7 +45,6 @@ def encode_batches(
         batches: Images by model name; a batch may lack some models. Shape (n, 3, size, size), or (n, num_views, 3,
             size, size).
         parallel: Runs the models in parallel.
-        device: "cpu" or "cuda".
 
     Yields:
         Features by model name. Shape (n, embed_dim) each.
@@ -55,52 +54,39 @@ def encode_batches(
         def encode(name: str, images: Mapping[str, Tensor] = images) -> Tensor:
             return mean_features(encoders[name], images[name])
 
-        yield parallel.map_without_gradients(encode, list(images), device)
+        yield parallel.map_without_gradients(encode, list(images))
 
 
-class Features:
-    """Feature tables on the main process, assembled from the parts that all ranks encode, a few batches at a time.
+def collect_features(parts: Iterator[Rows], counts: Mapping[str, int], world: World) -> Rows:
+    """Collect the features that all ranks encode on the main process, a few batches at a time.
 
     Args:
+        parts: Features of this rank's images by model, batch by batch.
         counts: Number of images over all ranks, by model.
         world: Processes of the run. Each encodes its part of the images.
+
+    Returns:
+        Features by model on the CPU, shape (N, embed_dim) each; empty on all ranks but the main process.
     """
+    tables: Rows = {}
+    starts = {name: [world.part(count, rank).start for rank in range(world.size)] for name, count in counts.items()}
+    more = True
+    while more:
+        block = list(islice(parts, BLOCK))
+        for name, count in counts.items():
+            own = [part[name].cpu() for part in block if name in part]
+            for rank, rows in enumerate(world.collect(torch.cat(own) if own else torch.empty(0, 0))):
+                if len(rows):
+                    if name not in tables:
+                        tables[name] = _empty_table(count, rows)
+                    start = starts[name][rank]
+                    tables[name][start : start + len(rows)] = rows
+                    starts[name][rank] += len(rows)
+        more = bool(world.sum(torch.tensor(len(block))))
+    return tables
 
-    def __init__(self, counts: Mapping[str, int], world: World) -> None:
-        self.counts, self.world = counts, world
-        self.tables: Rows = {}
-        self._next = {name: [world.part(n, rank).start for rank in range(world.size)] for name, n in counts.items()}
 
-    def take(self, parts: Iterator[Rows]) -> Rows:
-        """Collect the features of all ranks.
-
-        Args:
-            parts: Features of this rank's images by model, batch by batch.
-
-        Returns:
-            Features by model on the CPU, shape (N, embed_dim) each; empty on all ranks but the main process.
-        """
-        more = True
-        while more:
-            block = list(islice(parts, BLOCK))
-            for name in self.counts:
-                rows = [part[name].cpu() for part in block if name in part]
-                self._add(name, torch.cat(rows) if rows else torch.empty(0, 0))
-            more = bool(self.world.sum(torch.tensor(len(block))))
-        return self.tables
-
-    def _add(self, name: str, rows: Tensor) -> None:
-        for rank, part in enumerate(self.world.collect(rows)):
-            if len(part):
-                start = self._next[name][rank]
-                self._next[name][rank] = start + len(part)
-                self._table(name, part)[start : start + len(part)] = part
-
-    def _table(self, name: str, rows: Tensor) -> Tensor:
-        if name not in self.tables:
-            self.tables[name] = torch.empty(self.counts[name], rows.shape[1], dtype=self._type(name, rows))
-        return self.tables[name]
-
-    def _type(self, name: str, rows: Tensor) -> torch.dtype:
-        size = self.counts[name] * rows.shape[1] * rows.dtype.itemsize
-        return rows.dtype if size <= MAX_FULL_PRECISION_BYTES else torch.float16
+def _empty_table(count: int, rows: Tensor) -> Tensor:
+    size = count * rows.shape[1] * rows.dtype.itemsize
+    dtype = rows.dtype if size <= MAX_FULL_PRECISION_BYTES else torch.float16
+    return torch.empty(count, rows.shape[1], dtype=dtype)

@@ -16,7 +16,7 @@ from coft.core.table import Table
 from coft.core.threads import prefetch
 from coft.labelling.protocol import Method
 
-from .encoding import Features, encode_batches
+from .encoding import collect_features, encode_batches
 from .runtime import Runtime
 
 
@@ -78,8 +78,7 @@ class PoolEncoder:
         counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
         with self.runtime.timed("labelling"), torch.no_grad(), self.runtime.autocast():
             batches = map(self._staged, prefetch(self._plain(models, index, num_views)))
-            parts = encode_batches(models, batches, self.parallel, self.device.type)
-            return Features(counts, self.world).take(parts)
+            return collect_features(encode_batches(models, batches, self.parallel), counts, self.world)
 
     def _plain(
         self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int

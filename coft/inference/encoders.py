@@ -37,9 +37,8 @@ def encode_images(
     def encode(name: str) -> Tensor:
         return F.normalize(by_name[name](images).float(), dim=-1)
 
-    kind = images.device.type
-    with torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
-        return list(parallel.map_without_gradients(encode, list(by_name), kind).values())
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        return list(parallel.map_without_gradients(encode, list(by_name)).values())
 
 
 def with_module(visual: nn.Module, name: str) -> nn.Module:

@@ -33,7 +33,7 @@ def images(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def one_by_one(function: Callable[[str], Any], names: Sequence[str], device: str) -> dict[str, Any]:
+def one_by_one(function: Callable[[str], Any], names: Sequence[str]) -> dict[str, Any]:
     with torch.no_grad():
         return {name: function(name) for name in names}
 

@@ -56,9 +56,7 @@ def test_threads_have_the_precision_of_the_caller_and_no_gradients(count: int) -
     images = torch.randn(5, 48)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = {name: model(images) for name, model in models.items()}
-        outputs = Parallel(count, nn.Linear(2, 2), "cpu").map_without_gradients(
-            lambda n: models[n](images), ["a", "b"], "cpu"
-        )
+        outputs = Parallel(count, nn.Linear(2, 2), "cpu").map_without_gradients(lambda n: models[n](images), ["a", "b"])
     assert list(outputs) == ["a", "b"]
     for name, output in outputs.items():
         assert output.dtype == torch.bfloat16 and not output.requires_grad and torch.equal(output, expected[name])
