@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class World:
             return rows
         sizes, sent = self._alike(rows)
         parts = [torch.empty_like(sent) for _ in sizes]
-        with _Waiting(self, sent):
+        with self._waiting(sent):
             dist.all_gather(parts, sent)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]).to(rows.dtype)
 
@@ -82,7 +83,7 @@ class World:
             return [rows]
         sizes, sent = self._alike(rows)
         parts = [torch.empty_like(sent) for _ in sizes] if self.is_main else None
-        with _Waiting(self, sent):
+        with self._waiting(sent):
             dist.gather(sent, parts, dst=0)
         return [part[:size] for part, size in zip(parts or [], sizes, strict=False)]
 
@@ -113,7 +114,7 @@ class World:
             return content
         data = _packed(content) if self.is_main else torch.empty(0, dtype=torch.uint8)
         size = torch.tensor(len(data))
-        with _Waiting(self, size):
+        with self._waiting(size):
             dist.broadcast(size, src=0)
             data = data if self.is_main else torch.empty(int(size), dtype=torch.uint8)
             dist.broadcast(data, src=0)
@@ -126,7 +127,7 @@ class World:
             return
         for tensor in tensors:
             same = tensor.detach().contiguous()
-            with _Waiting(self, same):
+            with self._waiting(same):
                 dist.broadcast(same, src=0)
             tensor.copy_(same)
 
@@ -172,8 +173,15 @@ class World:
         letters, sizes = self.gather(torch.tensor(list(text.encode()), dtype=torch.uint8)), self.gather(rows).flatten()
         return [bytes(part.tolist()).decode() for part in letters.split(sizes.tolist())]
 
+    @contextmanager
+    def _waiting(self, values: Tensor) -> Iterator[None]:
+        """Context that adds the seconds of a collective operation to `waited`."""
+        since = _clock(values.device)
+        yield
+        self.waited += _clock(values.device) - since
+
     def _add(self, values: Tensor) -> Tensor:
-        with _Waiting(self, values):
+        with self._waiting(values):
             dist.all_reduce(values)
         return values
 
@@ -184,23 +192,11 @@ def _packed(content: Any) -> Tensor:
     return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
 
 
-class _Waiting:
-    """Context that adds the seconds of a collective operation to `World.waited`, until the device has finished it."""
-
-    def __init__(self, world: World, values: Tensor) -> None:
-        self.world, self.device = world, values.device
-
-    def __enter__(self) -> None:
-        self._settle()
-        self.since = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self._settle()
-        self.world.waited += time.perf_counter() - self.since
-
-    def _settle(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
+def _clock(device: torch.device) -> float:
+    """Return the time in seconds at which a device has finished its work so far."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    return time.perf_counter()
 
 
 SINGLE_PROCESS = World()
