@@ -53,21 +53,6 @@ def follow_backbone(cfg: Any) -> None:
         cfg.MODEL.BACKBONE.FROZEN_STAGES = network.frozen_stages
 
 
-def identity_of(cfg: Any, fingerprint: str, classes: str, digest: str = "") -> dict[str, str]:
-    """Return the identity of a run, which a checkpoint must share to be loaded.
-
-    Args:
-        cfg: Config with MODEL.BACKBONE.FROZEN_STAGES.
-        fingerprint: Checksum of the CLIP's weights.
-        classes: All classes in one line, as returned by `class_names.class_list`.
-        digest: Hash of the unlabeled images; "" if there are none.
-    """
-    stages = cfg.MODEL.BACKBONE.FROZEN_STAGES
-    backbone = f"{fingerprint}, {stages} stages frozen" if stages > 0 else fingerprint
-    images = {"set of unlabeled images": digest} if digest else {}
-    return {"backbone": backbone, **images, "class list": classes}
-
-
 def faster(cfg: Any) -> str:
     """Return the precision that "auto" stands for on this machine."""
     return faster_precision("cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu")
@@ -87,24 +72,18 @@ def check_light_module(name: str, key: str) -> None:
         raise UserError(f"{key} is {name!r}; {did_you_mean(name, names)}")
 
 
-def forward_type(precision: str, device: torch.device, key: str) -> torch.dtype | None:
+def forward_type(precision: str, device: torch.device) -> torch.dtype | None:
     """Return the dtype of the forward pass. Weights stay fp32, and fp16 falls back to fp32 on a CPU.
 
     Args:
         precision: Key of `PRECISIONS`, or "auto".
         device: Device of the models.
-        key: Name of the setting, for the error message.
 
     Returns:
         The dtype; None for fp32.
-
-    Raises:
-        UserError: If the name is unknown.
     """
     if precision == AUTO:
         precision = faster_precision(device.type)
-    if precision not in PRECISIONS:
-        raise UserError(f"{key} is {precision!r}; expected one of {', '.join([*PRECISIONS, AUTO])}")
     dtype = PRECISIONS[precision]
     if dtype is torch.float16 and device.type == "cpu":
         dtype = None

@@ -29,7 +29,7 @@ from coft.inference.store import portable_name, save
 from coft.labelling.protocol import Method, Observer
 from coft.report.image_facts import write_frozen
 
-from .backbone import forward_type, identity_of, load_backbone, precision_of
+from .backbone import forward_type, load_backbone, precision_of
 from .class_names import Classes, class_list
 from .class_texts import ClassTexts, described_text
 from .diagnostics import Diagnostics
@@ -142,7 +142,7 @@ class Session:
 
     def _runtime(self) -> Runtime:
         cfg, precision = self.cfg, getattr(self.settings, "prec", "fp32")
-        dtype = forward_type(precision, self.device, f"{self.spec.section}.PREC")
+        dtype = forward_type(precision, self.device)
         return Runtime(
             cfg.SEED,
             self.device,
@@ -192,9 +192,10 @@ class Session:
     @property
     def identity(self) -> dict[str, str]:
         """Backbone, class list and images of this run. A checkpoint must have the same ones to be loaded."""
-        digest = "" if self.task.images is None else self.task.images.digest
-        classes = class_list(self.task.classes, self.task.descriptions)
-        return identity_of(self.cfg, self.backbone_id, classes, digest)
+        task, stages = self.task, self.cfg.MODEL.BACKBONE.FROZEN_STAGES
+        backbone = f"{self.backbone_id}, {stages} stages frozen" if stages > 0 else self.backbone_id
+        images = {} if task.images is None else {"set of unlabeled images": task.images.digest}
+        return {"backbone": backbone, **images, "class list": class_list(task.classes, task.descriptions)}
 
     # ---------------------------------------------------------------- resumable state
 
