@@ -32,7 +32,7 @@ from coft.engine.config import Config, build_config, spec_of
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.inputs import unlabeled_images
 from coft.engine.loop import fit
-from coft.engine.messages import Outcome, report_outcome
+from coft.engine.messages import report_outcome
 from coft.engine.optimizers import light_optimizer
 from coft.engine.predictions import write_skipped
 from coft.engine.run_log import epoch_line
@@ -154,11 +154,15 @@ class Run:
             f"coft review {run}    # change names of classes",
             f"coft predict {run} IMAGES --link sorted    # sort images into a folder for each class",
         )
-        confidence = float(labels["confidence"].mean())
-        session, shown = self.session, following if self.folder else ()
-        trains = session.method.trains
-        outcome = Outcome(counts, confidence, session.calibrated, following=shown, untrained=not trains)
-        report_outcome(self.folder, time.monotonic() - self.started, outcome)
+        report_outcome(
+            self.folder,
+            time.monotonic() - self.started,
+            counts,
+            float(labels["confidence"].mean()),
+            self.session.calibrated,
+            following=following if self.folder else (),
+            untrained=not self.session.method.trains,
+        )
 
     def _task(self) -> Task:
         unknown = Diagnostics(torch.full((len(self.images),), -1))

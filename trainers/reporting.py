@@ -19,7 +19,7 @@ from coft.core.untrusted import read_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
 from coft.engine.diagnostics import calibration_error
-from coft.engine.messages import Outcome, report_outcome
+from coft.engine.messages import report_outcome
 from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
 from coft.report.write import warn_of_report, write_report
 
@@ -160,13 +160,11 @@ def report_results(trainer: Any) -> None:
     report_outcome(
         Path(trainer.output_dir),
         time.monotonic() - trainer.started,
-        Outcome(
-            trainer.tally or tally(trainer),
-            None if accuracies or confidence is None else confidence / 100,
-            session.calibrated,
-            accuracies,
-            len(dataset.test),
-            tuple(following) if session.engine.predictor is not None else (),
-            untrained=session.spec.two_peers and not session.method.trains,
-        ),
+        trainer.tally or tally(trainer),
+        None if accuracies or confidence is None else confidence / 100,
+        session.calibrated,
+        accuracies,
+        len(dataset.test),
+        following if session.engine.predictor is not None else (),
+        untrained=session.spec.two_peers and not session.method.trains,
     )

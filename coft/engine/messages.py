@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from coft.backbones.frozen_bank import through_stages
 from coft.core.progress import user_log
 from coft.core.sanitize import some_of
 from coft.core.untrusted import read_table
-from coft.core.words import counted
+from coft.core.words import about, counted
 from coft.labelling.calibration import estimated_range
 from coft.report.formatting import duration
 
@@ -50,7 +50,7 @@ def report_expected_time(session: Session, start: int = 0) -> None:
     if 0 < session.method.epochs <= start:
         user_log.info("All %d epochs are done already; nothing is trained again", start)
     elif session.spec.two_peers and not start:
-        time_needed = rounded(estimated_seconds(session))
+        time_needed = about(estimated_seconds(session))
         user_log.info("This takes about %s. Press Ctrl-C to stop; the same command resumes it", time_needed)
     elif start:
         user_log.info("Resumes after epoch %d of %d", start, session.method.epochs)
@@ -93,19 +93,22 @@ def _seconds_of(session: Session, batch: torch.Tensor) -> float:
     return min(seconds)
 
 
-def rounded(seconds: float) -> str:
-    """Return a rounded duration in words."""
-    minutes = seconds / 60
-    if minutes < 1:
-        return "a minute"
-    return counted(round(minutes), "minute") if minutes < 90 else f"{minutes / 60:.0f} hours"
+def report_outcome(
+    folder: Path | None,
+    seconds: float,
+    counts: str = "",
+    confidence: float | None = None,
+    calibrated: bool = False,
+    accuracies: Mapping[str, float] | None = None,
+    images: int = 0,
+    following: Sequence[str] = (),
+    untrained: bool = False,
+) -> None:
+    """Report the outcome of a run, the place of its report, and the suggested next commands.
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """Outcome of a run.
-
-    Attributes:
+    Args:
+        folder: Output folder; None if no files are written.
+        seconds: Duration of the run.
         counts: Number of images per class, in words.
         confidence: Mean confidence of the predicted labels, in [0, 1]; None if it is not to be reported.
         calibrated: Whether the mean confidence estimates the accuracy.
@@ -114,49 +117,24 @@ class Outcome:
         following: Suggested next commands.
         untrained: Whether nothing was trained.
     """
-
-    counts: str = ""
-    confidence: float | None = None
-    calibrated: bool = False
-    accuracies: dict[str, float] | None = None
-    images: int = 0
-    following: tuple[str, ...] = ()
-    untrained: bool = False
-
-
-def report_outcome(folder: Path | None, seconds: float, outcome: Outcome) -> None:
-    """Report the outcome of a run, the place of its report, and the suggested next commands.
-
-    Args:
-        folder: Output folder; None if no files are written.
-        seconds: Duration of the run.
-        outcome: Outcome of the run.
-    """
     user_log.info("Done in %s", duration(seconds))
-    if outcome.untrained:
+    if untrained:
         user_log.info("Nothing was trained: these are the labels of zero-shot CLIP")
-    if outcome.counts:
-        user_log.info("Images by class: %s", outcome.counts)
-    if outcome.confidence is not None and outcome.calibrated:
-        share, (low, high) = outcome.confidence, estimated_range(outcome.confidence)
-        user_log.info(
-            "Estimated accuracy: %.0f %%, between %.0f and %.0f, if no name is wrong or missing",
-            100 * share,
-            100 * low,
-            100 * high,
-        )
-    elif outcome.confidence is not None:
-        user_log.info(
-            "Mean confidence: %.0f %%; it is not calibrated, so the accuracy is unknown", 100 * outcome.confidence
-        )
-    if outcome.accuracies:
-        shares = ", ".join(f"{value:.1f} % {name}" for name, value in outcome.accuracies.items())
-        user_log.info("Accuracy on %s: %s", counted(outcome.images, "test image"), shares)
+    if counts:
+        user_log.info("Images by class: %s", counts)
+    if confidence is not None and calibrated:
+        percents = [100 * share for share in (confidence, *estimated_range(confidence))]
+        user_log.info("Estimated accuracy: %.0f %%, between %.0f and %.0f, if no name is wrong or missing", *percents)
+    elif confidence is not None:
+        user_log.info("Mean confidence: %.0f %%; it is not calibrated, so the accuracy is unknown", 100 * confidence)
+    if accuracies:
+        shares = ", ".join(f"{value:.1f} % {name}" for name, value in accuracies.items())
+        user_log.info("Accuracy on %s: %s", counted(images, "test image"), shares)
     if folder is not None and (folder / DOUBTFUL).is_file():
         table = read_table(folder / DOUBTFUL)
         names = [f"{name} ({reasons})" for name, reasons in zip(table["class"], table["reasons"], strict=True)]
         user_log.info("Names to look at, in the report: %s", some_of(names))
     if folder is not None and (folder / REPORT).is_file():
         user_log.info("  report: %s", folder / REPORT)
-    for command in outcome.following:
+    for command in following:
         user_log.info("  next:   %s", command)

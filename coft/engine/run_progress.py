@@ -12,6 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from coft.core.progress import bars_are_seen, progress, user_log
+from coft.core.words import about
 
 PHASE2_STEP_RATIO = 3.0  # assumed time of a step in a phase that has not begun, relative to the last measured phase
 LINES = 10  # number of progress lines of a run without a terminal
@@ -143,7 +144,7 @@ def show_progress(run: RunProgress, title: str) -> Iterator[None]:
             with _bar(run, title):
                 yield
         else:
-            run.changed = _Lines(run, title)
+            run.changed = _line_by_part(run, title)
             yield
 
 
@@ -160,25 +161,21 @@ def _bar(run: RunProgress, title: str) -> Iterator[None]:
         yield
 
 
-class _Lines:
-    """Callback that logs a line for each of `LINES` parts of the run."""
+def _line_by_part(run: RunProgress, title: str) -> Callable[[], None]:
+    """Return a callback that logs a line for each of `LINES` parts of the run."""
+    part = 0
 
-    def __init__(self, run: RunProgress, title: str) -> None:
-        self.run, self.title, self.part = run, title, 0
-
-    def __call__(self) -> None:
-        run, fraction = self.run, self.run.fraction_done()
-        if int(fraction * LINES) > self.part:
-            self.part = int(fraction * LINES)
+    def changed() -> None:
+        nonlocal part
+        fraction = run.fraction_done()
+        if int(fraction * LINES) > part:
+            part = int(fraction * LINES)
             words = run.phase_and_epoch(), 100 * fraction, time_left(run.seconds_left())
-            user_log.info("%s, %s: %.0f %%%s", self.title, *words)
+            user_log.info("%s, %s: %.0f %%%s", title, *words)
+
+    return changed
 
 
 def time_left(seconds: float | None) -> str:
     """Return the remaining time as the end of a line: ", 12 min left"; "" if it is None."""
-    if seconds is None:
-        return ""
-    minutes = seconds / 60
-    if minutes >= 90:
-        return f", {minutes / 60:.1f} h left"
-    return f", {minutes:.0f} min left" if minutes >= 2 else f", {seconds:.0f} s left"
+    return "" if seconds is None else f", {about(seconds)} left"

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from coft.engine.messages import Outcome, report_outcome
+from coft.engine.messages import report_outcome
 from coft.labelling.calibration import MAX_CALIBRATION_GAP, estimated_range
 
 
 @pytest.mark.parametrize(
     ("outcome", "line"),
     [
-        (
-            Outcome(confidence=0.81, calibrated=True),
-            "Estimated accuracy: 81 %, between 70 and 92",
-        ),
-        (
-            Outcome(confidence=0.97, calibrated=True),
-            "Estimated accuracy: 97 %, between 86 and 100",
-        ),
-        (Outcome(confidence=0.81), "Mean confidence: 81 %; it is not calibrated"),
-        (Outcome(untrained=True), "Nothing was trained"),
-        (Outcome(accuracies={"now": 86.44}, images=2), "Accuracy on 2 test images: 86.4 % now"),
+        ({"confidence": 0.81, "calibrated": True}, "Estimated accuracy: 81 %, between 70 and 92"),
+        ({"confidence": 0.97, "calibrated": True}, "Estimated accuracy: 97 %, between 86 and 100"),
+        ({"confidence": 0.81}, "Mean confidence: 81 %; it is not calibrated"),
+        ({"untrained": True}, "Nothing was trained"),
+        ({"accuracies": {"now": 86.44}, "images": 2}, "Accuracy on 2 test images: 86.4 % now"),
     ],
 )
 def test_the_accuracy_is_estimated_only_from_calibrated_confidence(
-    outcome: Outcome, line: str, caplog: pytest.LogCaptureFixture
+    outcome: dict[str, Any], line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        report_outcome(None, 3.0, outcome)
+        report_outcome(None, 3.0, **outcome)
     assert "Done in 3.0 s" in caplog.text and line in caplog.text
 
 
@@ -43,5 +38,5 @@ def test_the_estimated_range_is_within_0_and_1() -> None:
 def test_doubtful_class_names_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "doubtful_names.csv").write_text("class,reasons\ndog,may be two kinds\nNA,no image is of it\n")
     with caplog.at_level(logging.INFO):
-        report_outcome(tmp_path, 3.0, Outcome())
+        report_outcome(tmp_path, 3.0)
     assert "dog (may be two kinds), NA (no image is of it)" in caplog.text
