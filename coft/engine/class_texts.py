@@ -60,17 +60,21 @@ class ClassTexts:
             return descriptions_of(self, self.dataset, self.templates[0])
         return load_descriptions(Path(source))
 
-    def describe(self, source: str) -> Callable[[float], Tensor] | None:
-        """Return a function from the share of the descriptions to text features (C, embed_dim); None without any."""
+    def describe(self, source: str, templates: Sequence[str] | None = None) -> Callable[[float], Tensor] | None:
+        """Return a function from the share of descriptions to text features of unit length, shape (C, embed_dim).
+
+        Args:
+            source: Source of the descriptions, see `of`.
+            templates: Prompt templates; by default those of the run.
+
+        Returns:
+            The function; None if there are no descriptions.
+        """
         descriptions = self.of(source)
         if descriptions is None:
             return None
-        return lambda share: self.features(self.templates, descriptions, share)
-
-    def features(self, templates: Sequence[str], descriptions: Descriptions, share: float) -> Tensor:
-        """Return the unit-length text features of templates and descriptions. Shape (C, embed_dim)."""
-        args = self.clip_model, self.classnames, templates, descriptions, share
-        return described_features(*args, self.synonyms)
+        args = self.clip_model, self.classnames, templates or self.templates, descriptions
+        return lambda share: described_features(*args, share, self.synonyms)
 
     def texts(self, with_descriptions: bool) -> list[Tensor]:
         """Return the features of all texts of each class: templates, then descriptions. Shape (n_c, embed_dim) each."""
@@ -82,19 +86,3 @@ class ClassTexts:
         sentences = sentences_by_class(self.classnames, descriptions)
         described = sentence_features(*args, self.templates[0], sentences)
         return [torch.cat(parts) for parts in zip(named, described, strict=True)]
-
-
-def described_text(cfg: Any, sentences: ClassTexts, templates: Sequence[str]) -> Tensor | None:
-    """Return the text features of templates and of the descriptions that DATASET.DESCRIPTIONS selects.
-
-    Returns:
-        Unit-length features, shape (C, embed_dim); None if no descriptions are selected, or there are none.
-
-    Raises:
-        UserError: If the file has no valid descriptions, or lacks a class.
-    """
-    source = getattr(cfg.DATASET, "DESCRIPTIONS", "none")
-    descriptions = sentences.of(source)
-    if descriptions is None:
-        return None
-    return sentences.features(templates, descriptions, cfg.DATASET.DESCRIPTIONS_SHARE)

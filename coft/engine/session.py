@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,7 +31,7 @@ from coft.report.image_facts import write_frozen
 
 from .backbone import forward_type, load_backbone, precision_of
 from .class_names import Classes, class_list
-from .class_texts import ClassTexts, described_text
+from .class_texts import ClassTexts
 from .diagnostics import Diagnostics
 from .engine import Engine
 from .inputs import decoding_of, inputs_of
@@ -162,10 +162,16 @@ class Session:
             classes.names,
             self.task.templates,
             self.identity,
-            lambda templates: described_text(self.cfg, self.sentences, templates),
+            self._described,
             self.precision,
             classes.synonyms,
         )
+
+    def _described(self, templates: Sequence[str]) -> Tensor | None:
+        """Return the text features of templates and of the descriptions that DATASET.DESCRIPTIONS selects, if any."""
+        chosen = self.cfg.DATASET
+        features = self.sentences.describe(getattr(chosen, "DESCRIPTIONS", "none"), templates)
+        return None if features is None else features(chosen.DESCRIPTIONS_SHARE)
 
     def _log(self) -> RunLog | None:
         images, diagnostics = self.task.images, self.task.diagnostics
