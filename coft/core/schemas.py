@@ -14,7 +14,7 @@ from typing import Any
 from .sanitize import has_controls
 from .settings import shown
 
-NAME_MAX = 255  # bytes of a file name
+NAME_MAX, PATH_MAX = 255, 4096  # bytes of a file name, and of a path
 LARGEST = 2**53  # largest integer that JSON preserves in all languages
 
 
@@ -132,15 +132,13 @@ class Text(Schema):
 class PathText(Schema):
     """A text that can be the path of a file. Undecodable bytes are allowed."""
 
-    longest: int = 4096
-
     def __str__(self) -> str:
         return "the path of a file"
 
     def _matches(self, value: Any) -> bool:
         try:
             data = os.fsencode(value) if isinstance(value, str) else b""
-            return 0 < len(data) <= self.longest and b"\0" not in data and max(map(len, data.split(b"/"))) <= NAME_MAX
+            return 0 < len(data) <= PATH_MAX and b"\0" not in data and max(map(len, data.split(b"/"))) <= NAME_MAX
         except UnicodeEncodeError:  # a lone surrogate
             return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,8 +74,7 @@ class TimedLoader:
         self.loader, self.clock = loader, clock
 
     def __len__(self) -> int:
-        loader: Sized = self.loader
-        return len(loader)
+        return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
         with self.clock.part(WAITING):

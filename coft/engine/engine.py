@@ -165,7 +165,7 @@ class Engine:
             ValueError: If the state of an optimizer does not fit its parameters.
         """
         self._predictor = None
-        for optimizer in filter(None, self.optimizers.values()):
+        for optimizer in self.optimizers.values():
             check_restored(optimizer.optimizer if isinstance(optimizer, PhasedOptimizer) else optimizer)
 
     def set_mode(self, training: bool) -> None:
@@ -222,17 +222,14 @@ class Engine:
         features = self.pool.request(encoders.__name__, None, num_views)
         return {name: Table.of(rows) for name, rows in features.items()}
 
-    def encode_some(
-        self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor], num_views: int = 1
-    ) -> dict[str, Tensor]:
+    def encode_some(self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode different images with each model. Shape (n, embed_dim) each, fp32.
 
         Args:
             encoders: See `encode`.
             index: Image indices by model name. Shape (n,) each.
-            num_views: Number of views per image.
         """
-        features = self.pool.request(encoders.__name__, dict(index), num_views)
+        features = self.pool.request(encoders.__name__, dict(index), num_views=1)
         return {name: rows.float() if rows.dtype is torch.float16 else rows for name, rows in features.items()}
 
     def through_stages(self, images: Tensor, alone: bool = False) -> Tensor:

@@ -18,7 +18,7 @@ from coft.images.views import Inputs
 def unlabeled_images(
     cfg: Any,
     paths: Sequence[str],
-    hashes: Mapping[str, str] | None = None,
+    hashes: Mapping[str, str] | None,
     read: Callable[[str], bytes] = read_bytes,
     world: World = SINGLE_PROCESS,
 ) -> UnlabeledImages:
@@ -64,12 +64,12 @@ def decoding_of(cfg: Any) -> Decoding:
     """Return the size to which images are decoded. Twice CLIP's input size is enough for any crop.
 
     Args:
-        cfg: Config with INPUT.SIZE, and optionally INPUT.REDUCED_JPEG and INPUT.SHRINK_TO.
+        cfg: Config with INPUT.SIZE, INPUT.REDUCED_JPEG and INPUT.SHRINK_TO.
 
     Raises:
         UserError: If INPUT.SHRINK_TO is below CLIP's input size.
     """
-    size, shorter = max(cfg.INPUT.SIZE, default=0), cfg.INPUT.get("SHRINK_TO", 0)
+    size, shorter = max(cfg.INPUT.SIZE, default=0), cfg.INPUT.SHRINK_TO
     if shorter and shorter < size:
         raise UserError(f"INPUT.SHRINK_TO is {shorter}; expected at least INPUT.SIZE, which is {size}, or 0")
-    return Decoding(2 * max(size, shorter) if cfg.INPUT.get("REDUCED_JPEG", True) else 0, shorter)
+    return Decoding(2 * max(size, shorter) if cfg.INPUT.REDUCED_JPEG else 0, shorter)

@@ -73,9 +73,9 @@ class PhasedOptimizer:
         """Parameter groups of the current optimizer."""
         return self.optimizer.param_groups
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self) -> None:
         """Reset the gradients."""
-        self.optimizer.zero_grad(set_to_none=set_to_none)
+        self.optimizer.zero_grad()
 
     def step(self) -> None:
         """Make one optimizer step."""
@@ -117,10 +117,6 @@ class PhasedScheduler:
     def step(self) -> None:
         """Step the current schedule."""
         self._optimizer.scheduler.step()
-
-    def get_last_lr(self) -> list[Any]:
-        """Return the learning rate of each parameter group."""
-        return self._optimizer.scheduler.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the current schedule."""

@@ -115,9 +115,7 @@ class Engine(Protocol):
             Features by model name. Shape (N, embed_dim) each.
         """
 
-    def encode_some(
-        self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor], num_views: int = 1
-    ) -> dict[str, Tensor]:
+    def encode_some(self, encoders: Callable[[], Encoders], index: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return each model's features of the images in its own `index`. Shape (n, embed_dim) each, fp32."""
 
     def map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:

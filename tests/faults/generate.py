@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from coft.core.schemas import Either, List, Number, PathText, Record, Row, Schema, Text
+from coft.core.schemas import PATH_MAX, Either, List, Number, PathText, Record, Row, Schema, Text
 from coft.core.tensors import Array
 
 Key = tuple[Any, ...]  # keys and indices that lead to a part of an object
@@ -38,7 +38,7 @@ def edge_values(form: Schema, valid: Any) -> list[Any]:
             odd_letters = [f"{valid}\x1b[2J", f"{valid}\ud800", f"a\0{valid}", f"{valid}\u2028"]
             return [too_long, *odd_letters, [valid], {valid: valid}, valid * 2]
         case PathText():
-            too_long = "x" * (form.longest + 1)
+            too_long = "x" * (PATH_MAX + 1)
             return [too_long, f"{valid}\0", "\ud800", [valid], f"../{valid}", f"{valid}\n", "/"]
         case List():
             entries = list(valid)

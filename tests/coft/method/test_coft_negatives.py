@@ -103,7 +103,7 @@ def test_a_fit_to_many_labels_uses_a_sample(encoded: bool, monkeypatch: pytest.M
         "peer_b": PseudoLabels.unweighted(torch.arange(COUNT), label).at(torch.tensor([4, 1, 0, 29, 17])),
     }
     teachers, method.epoch = method.teachers(), 5
-    features = {name: naive.view_features(method, model.features, 2) for name, model in teachers.items()}
+    features = {name: naive.view_features(method, model.features, 1) for name, model in teachers.items()}
     expected = {}
     for name, kept in labels.items():
         source = generator(1, "negative", name, 5)
@@ -115,7 +115,7 @@ def test_a_fit_to_many_labels_uses_a_sample(encoded: bool, monkeypatch: pytest.M
             features[name][chosen.index], chosen.label, chosen.weight, *vectors, model.scale, source
         )
     tables = {name: Table.of(rows) for name, rows in features.items()}
-    encode = partial(method.engine.encode_some, method.teacher_encoders, num_views=2)
+    encode = partial(method.engine.encode_some, method.teacher_encoders)
     method.fit(teachers, labels, negatives.rows_getter(tables) if encoded else encode)
     for name, peer in method.peers.items():
         torch.testing.assert_close(peer.text_features()[1], expected[name], rtol=1e-4, atol=1e-5)
@@ -127,9 +127,9 @@ def test_at_the_end_a_small_pool_is_encoded_once(fits: list[Fit], monkeypatch: p
         method = make_coft()
         encode, counts = method.engine.encode_some, list[int]()
 
-        def record(encoders: Any, index: Any, num_views: int = 1) -> Any:
+        def record(encoders: Any, index: Any) -> Any:
             counts.extend(len(images) for images in index.values())
-            return encode(encoders, index, num_views)
+            return encode(encoders, index)
 
         train(method, until=method.epochs - 1)
         monkeypatch.setattr(method.engine, "encode_some", record)
