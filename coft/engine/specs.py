@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from coft.backbones.members import member_names
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 log = logging.getLogger(__name__)
+EPOCHS = "cfg.OPTIM.MAX_EPOCH"
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,6 @@ def make_coop(session: Session) -> CoOp:
     return CoOp(session.task.labelled, session.world.part, *args)
 
 
-def prompt_tuning(kind: Any) -> Callable[[Session], Method]:
-    """Return a factory for a prompt tuning method that learns from pseudo-labels."""
-    return lambda s: kind(s.engine, s.settings, s.cfg.OPTIM.MAX_EPOCH, s.observer)
-
-
 def make_lafter(session: Session) -> LaFTer:
     """Build LaFTer on texts about the classes: templates and descriptions."""
     settings = session.settings
@@ -122,14 +119,9 @@ def make_supervised(session: Session) -> Supervised:
     return Supervised(session.task.truth, session.engine, session.settings)
 
 
-def factory(kind: Any) -> Callable[[Session], Method]:
-    """Return a factory for a method that takes only engine and settings."""
-    return lambda s: kind(s.engine, s.settings)
-
-
-def factory_with_observer(kind: Any) -> Callable[[Session], Method]:
-    """Return a factory for a method that also takes an observer of its pseudo-labels."""
-    return lambda s: kind(s.engine, s.settings, s.observer)
+def factory(kind: Any, *arguments: str) -> Callable[[Session], Method]:
+    """Return a factory for a method that takes the engine, its settings, and some attributes of the session."""
+    return lambda s: kind(s.engine, s.settings, *(attrgetter(name)(s) for name in arguments))
 
 
 def zero_shot(num_templates: int | None) -> Callable[[Session], Method]:
@@ -148,14 +140,14 @@ SPECS = {
     for spec in (
         MethodSpec("CoFT", CoFTSettings, make_coft, two_peers=True, two_checkpoints=True),
         MethodSpec("CoFTPlus", CoFTPlusSettings, make_coft_plus, two_peers=True, two_checkpoints=True),
-        MethodSpec("DeFT", DeFTSettings, factory_with_observer(DeFT), two_peers=True),
-        MethodSpec("SelfTraining", SelfTrainingSettings, factory_with_observer(SelfTraining), two_checkpoints=True),
-        MethodSpec("MUST", MUSTSettings, factory_with_observer(MUST)),
-        MethodSpec("DPA", DPASettings, factory_with_observer(DPA)),
+        MethodSpec("DeFT", DeFTSettings, factory(DeFT, "observer"), two_peers=True),
+        MethodSpec("SelfTraining", SelfTrainingSettings, factory(SelfTraining, "observer"), two_checkpoints=True),
+        MethodSpec("MUST", MUSTSettings, factory(MUST, "observer")),
+        MethodSpec("DPA", DPASettings, factory(DPA, "observer")),
         MethodSpec("LaFTer", LaFTerSettings, make_lafter),
-        MethodSpec("UPL", UPLSettings, prompt_tuning(UPL)),
-        MethodSpec("GRIP", GRIPSettings, prompt_tuning(GRIP)),
-        MethodSpec("CPL", CPLSettings, prompt_tuning(CPL)),
+        MethodSpec("UPL", UPLSettings, factory(UPL, EPOCHS, "observer")),
+        MethodSpec("GRIP", GRIPSettings, factory(GRIP, EPOCHS, "observer")),
+        MethodSpec("CPL", CPLSettings, factory(CPL, EPOCHS, "observer")),
         MethodSpec("NormAdaptation", NormAdaptationSettings, factory(NormAdaptation)),
         MethodSpec("TrainingFree", TrainingFreeSettings, factory(TrainingFree), two_checkpoints=True),
         MethodSpec("CoOp", CoOpSettings, make_coop, label_free=False, learns_from_labels=True),
