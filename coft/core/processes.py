@@ -30,17 +30,10 @@ from .errors import UserError
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 2.0  # seconds between heartbeats
 HEARTBEAT_TIMEOUT = 20.0  # seconds without a heartbeat after which a process counts as dead
-COLLECTIVE_TIMEOUT = timedelta(
-    days=7
-)  # timeout of collectives: the watch ends hanging ones, and labelling may take hours
+COLLECTIVE_TIMEOUT = timedelta(days=7)  # the watch ends hanging collectives, and labelling may take hours
 SLOW, SLOW_SECONDS = 1.5, 5.0  # a rank is slow if it works this many times as long, and this many seconds longer
 FAILED = "failed"  # key in the store, set by the first process to fail
-PEER_FAILURE_MARKERS = (
-    "gloo",
-    "NCCL",
-    "Connection",
-    "connection",
-)  # in errors caused by another process's end
+PEER_FAILURE_MARKERS = ("gloo", "NCCL", "Connection", "connection")  # in errors caused by another process's end
 
 _present: World = SINGLE_PROCESS
 _watch: Watch | None = None
@@ -224,10 +217,8 @@ class Watch(threading.Thread):
             return False
         try:
             os.kill(int(number), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
+        except OSError as error:  # a process of another user is alive
+            return isinstance(error, ProcessLookupError)
         return False
 
     def name_of(self, rank: int) -> str:

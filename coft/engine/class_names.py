@@ -199,10 +199,6 @@ def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 
 
-def _beside(name: str, other: str) -> str:
-    return "" if name == other else f" (CLIP reads {other!r} as the same)"
-
-
 def check_classnames(classnames: Sequence[str], source: str, distinct: bool = True) -> None:
     """Check that a classifier can be built on class names.
 
@@ -238,8 +234,9 @@ def check_classnames(classnames: Sequence[str], source: str, distinct: bool = Tr
             )
         if plain in seen and distinct:
             other = classnames[seen[plain]]
+            alike = "" if name == other else f" (CLIP reads {other!r} as the same)"
             raise UserError(
-                f"{source}: classes {seen[plain]} and {label} have the same name {name!r}{_beside(name, other)}; "
-                f"rename one, or merge them"
+                f"{source}: classes {seen[plain]} and {label} have the same name {name!r}{alike}; rename one, or merge "
+                f"them"
             )
         seen[plain] = label
