@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from coft.core.errors import UserError
+from coft.core.errors import UserError, first_line
 from coft.core.files import given_path, write_table, writing
 from coft.core.progress import bar
 from coft.core.untrusted import MISSING, read_table
@@ -133,8 +133,9 @@ class Adapted:
             computes_on = torch.device(device)
             torch.zeros(1, device=computes_on).item()
         except (RuntimeError, AssertionError, TypeError) as error:
-            reason = str(error).split("\n")[0][:200]
-            raise UserError(f"device {device!r} is not available ({reason}); give 'cpu' or 'cuda'") from error
+            raise UserError(
+                f"device {device!r} is not available ({first_line(error)}); give 'cpu' or 'cuda'"
+            ) from error
         try:
             labels = read_labels(place / LABELS)
         except MISSING:

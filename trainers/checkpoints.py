@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from coft.core.errors import UserError
+from coft.core.errors import UserError, in_a_line
 from coft.core.experiment import OtherRunError, check_identity, write_json
 from coft.core.finite import check_models
 from coft.core.schemas import Text, mapping
@@ -68,10 +68,9 @@ def loads(flag: str) -> Callable[[F], F]:
             except (UserError, PermissionError):
                 raise
             except Exception as error:  # a foreign file may raise anything
-                reason = " ".join(str(error).split())[:160] or type(error).__name__
                 raise UserError(
                     f"checkpoint in {directory} does not fit backbone {trainer.cfg.MODEL.BACKBONE.NAME} and trainer "
-                    f"{type(trainer).__name__} ({reason}); use the backbone and classes it was trained with"
+                    f"{type(trainer).__name__} ({in_a_line(error)}); use the backbone and classes it was trained with"
                 ) from error
 
         return cast(F, wrapped)

@@ -14,7 +14,7 @@ from clip import clip
 from coft.backbones.embedded import FORMAT as COMPACT_FORMAT
 from coft.backbones.embedded import SCHEMA as COMPACT
 from coft.backbones.embedded import VOCABULARY, expand
-from coft.core.errors import UserError
+from coft.core.errors import UserError, in_a_line
 from coft.core.schemas import Record, SchemaError
 from coft.core.tensors import Array, Tensors, floats, load_saved
 from coft.core.untrusted import digest_of, is_archive, open_file
@@ -127,8 +127,7 @@ def _torchscript(path: Path, trust_jit: bool) -> Tensors:
         try:
             state: Any = torch.jit.load(str(path), map_location="cpu").state_dict()
         except Exception as error:  # torch raises exceptions of any type on damaged bytes
-            reason = " ".join(str(error).split())[:160]
-            raise ValueError(f"a TorchScript archive that cannot be read ({reason})") from error
+            raise ValueError(f"a TorchScript archive that cannot be read ({in_a_line(error)})") from error
     return {key: value for key, value in state.items() if key not in METADATA_KEYS}
 
 

@@ -21,7 +21,7 @@ from coft.backbones.clip_file import file_sha256, read_state, side_of, version_o
 from coft.backbones.joint import JointClip
 from coft.backbones.members import member_names
 from coft.backbones.open_clip_names import ALIASES, is_open_clip_name
-from coft.core.errors import UserError, did_you_mean
+from coft.core.errors import UserError, did_you_mean, first_line
 from coft.core.finite import check_finite
 from coft.core.network import reachable
 from coft.core.paths import HOME, expanded
@@ -91,9 +91,8 @@ def load_clip(name: str, trust_jit: bool = False) -> nn.Module:
     try:
         model = _build(state)
     except Exception as error:  # build_model raises exceptions of any type on wrong shapes and names
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"backbone {name}: its tensors do not make up a CLIP ({reason}); use a CLIP state dict"
+            f"backbone {name}: its tensors do not make up a CLIP ({first_line(error)}); use a CLIP state dict"
         ) from error
     check_finite(dict(model.state_dict()), f"backbone {name}", DAMAGED)
     return model.eval().requires_grad_(False)

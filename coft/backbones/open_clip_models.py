@@ -21,7 +21,7 @@ from coft.backbones.architecture import (
 )
 from coft.backbones.open_clip_names import FROZEN_STAGES, Source, source_of
 from coft.backbones.open_clip_text import check_text, tokenizer_of
-from coft.core.errors import UserError
+from coft.core.errors import UserError, first_line
 from coft.core.tensors import FLOATS, WHOLE, Array, load_safetensors, load_saved
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
@@ -132,7 +132,7 @@ def build(name: str, config: dict[str, Any], device: str) -> Any:
             model: Any = (open_clip.CustomTextCLIP if has_text_module else open_clip.CLIP)(**config)
     except Exception as error:  # open_clip and timm raise exceptions of any type on wrong values
         raise UserError(
-            f"backbone {name}: open_clip cannot build its model_cfg ({_first_line(error)}); correct it, or upgrade "
+            f"backbone {name}: open_clip cannot build its model_cfg ({first_line(error)}); correct it, or upgrade "
             f"open_clip"
         ) from error
     _disable_dropout(model)
@@ -161,7 +161,7 @@ def _fitting_weights(model: Any, source: Source) -> State:
         state = _convert_names(model, read_tensors(source.name, path))
     except (RuntimeError, AssertionError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise UserError(
-            f"backbone {source.name}: tensors of {path.name} are of other shapes than a CLIP's ({_first_line(error)}); "
+            f"backbone {source.name}: tensors of {path.name} are of other shapes than a CLIP's ({first_line(error)}); "
             f"give the config that the weights were saved with"
         ) from error
     shapes = {key: value.shape for key, value in model.state_dict().items()}
@@ -223,7 +223,3 @@ def read_tensors(name: str, path: Path) -> State:
     if not tensors:
         raise UserError(f"backbone {name}: {path} has no tensors by name; save model.state_dict()")
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

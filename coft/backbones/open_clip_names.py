@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from coft.core.errors import UserError, did_you_mean
+from coft.core.errors import UserError, did_you_mean, first_line
 from coft.core.network import hub
 from coft.core.paths import HOME, expanded
 from coft.core.schemas import (
@@ -217,9 +217,8 @@ def _download(name: str, pretrained: dict[str, Any]) -> Path:
         with hub():
             return Path(open_clip.download_pretrained(pretrained))
     except Exception as error:  # from urllib, requests, httpx, huggingface_hub or the disk
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"backbone {name}: its weights could not be downloaded ({reason[:200]}); go online, or copy a folder "
+            f"backbone {name}: its weights could not be downloaded ({first_line(error)}); go online, or copy a folder "
             f"that open_clip wrote and give {PREFIX}FOLDER, or use a CLIP that comes with the project: "
             f"--backbone photo"
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 from coft.backbones.open_clip_names import Source
 from coft.backbones.tokens import CLIP_TOKENIZER, Tokenizer
 from coft.backbones.tower import AT_END, tower_of
-from coft.core.errors import UserError
+from coft.core.errors import UserError, first_line
 from coft.core.network import hub
 
 PROBE = "a photo"
@@ -78,9 +78,10 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
             f"then give the command again"
         ) from error
     except Exception as error:  # from transformers, huggingface_hub or the network
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = f"put its files (tokenizer.json ...) into {source.folder}" if source.folder else "go online once"
-        raise UserError(f"backbone {source.name}: its tokenizer cannot be loaded ({reason[:200]}); {remedy}") from error
+        raise UserError(
+            f"backbone {source.name}: its tokenizer cannot be loaded ({first_line(error)}); {remedy}"
+        ) from error
 
 
 def check_text(name: str, model: Any) -> None:

@@ -42,6 +42,16 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; {hint}")
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of a message, at most `most` characters; the type of the error if it has no message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:most]
+
+
+def in_a_line(error: BaseException, most: int = 160) -> str:
+    """Return a message with its lines joined, at most `most` characters; the type of the error if it has no message."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 MAX_LISTED = 40  # choices up to which all are listed
 
 

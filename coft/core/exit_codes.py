@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from .errors import UserError
+from .errors import UserError, in_a_line
 from .memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def as_user_error(error: Exception) -> UserError | None:
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
         return UserError(f"{error.object[:80]!a}: this locale has no such characters; set PYTHONUTF8=1")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        return UserError(f"TRAIN.COMPILE: the compiler fails ({' '.join(str(error).split())[:160]}); leave it empty")
+        return UserError(f"TRAIN.COMPILE: the compiler fails ({in_a_line(error)}); leave it empty")
     message = str(error) if isinstance(error, RuntimeError) else ""
     if message.startswith("Symlink loop from"):  # before Python 3.13
         return UserError(f"{message}; give a path that ends at a file or folder")

@@ -25,7 +25,7 @@ import torch.distributed as dist
 
 from coft.core.world import SINGLE_PROCESS, World
 
-from .errors import UserError
+from .errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 2.0  # seconds between heartbeats
@@ -78,7 +78,7 @@ def join(store: Any = None, rank: int | None = None, size: int | None = None) ->
             store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"the processes cannot connect to each other ({_first_line(error)}); restart torchrun"
+                f"the processes cannot connect to each other ({first_line(error)}); restart torchrun"
             ) from error
     assert rank is not None and size is not None
     gpus = torch.cuda.device_count()
@@ -172,7 +172,7 @@ class Watch(threading.Thread):
                 self.check_heartbeats()
             except (RuntimeError, OSError) as error:  # the store is gone, and with it its host
                 if not (self.over.is_set() or self.leaving):
-                    self.quit(f"rank {self.rank} of {self.size} has lost the others ({_first_line(error)})", 1)
+                    self.quit(f"rank {self.rank} of {self.size} has lost the others ({first_line(error)})", 1)
             ready, _, _ = select.select([self.signals], [], [], HEARTBEAT_SECONDS)
             if ready and signal.SIGTERM in os.read(self.signals, 64):
                 self.ended_from_outside()
@@ -308,7 +308,3 @@ class Pace:
                 *(slowest, host, seconds[slowest], part, usual),
             )
         self._begin()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import first_line
 from .schemas import Schema, SchemaError
 from .untrusted import broken_member, open_file, plain_path
 
@@ -109,8 +110,7 @@ def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = Fa
         except (OSError, MemoryError):
             raise
         except (Exception, pickle.UnpicklingError) as error:  # torch may raise any exception for damaged data
-            reason = next(iter(str(error).split("\n")), "")[:100] or type(error).__name__
-            raise ValueError(f"not a checkpoint of tensors alone ({reason})") from error
+            raise ValueError(f"not a checkpoint of tensors alone ({first_line(error, 100)})") from error
     for name, tensor in _tensors_in(content):
         if reason := defect(tensor):
             raise ValueError(f"{name or 'the tensor'} {reason}")

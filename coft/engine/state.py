@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from coft.core.errors import UserError
+from coft.core.errors import UserError, in_a_line
 from coft.core.files import replacing
 from coft.core.finite import check_models
 from coft.core.schemas import Anything, Record, whole
@@ -65,8 +65,7 @@ def restore(folder: Path, session: Session) -> int:
     except MISSING:
         return 0
     except (UserError, RuntimeError, LookupError, ValueError, OSError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: cannot resume from this state ({reason}); remove the folder") from error
+        raise UserError(f"{path}: cannot resume from this state ({in_a_line(error)}); remove the folder") from error
     check_models(session.method.models, str(path), "remove the folder, and give the command again with a lower rate")
     return epochs
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from coft.core.errors import UserError
+from coft.core.errors import UserError, in_a_line
 from coft.core.files import replacing
 from coft.core.lock import exclusive_lock
 from coft.core.schemas import Anything, Number, Record, Text, mapping, whole
@@ -172,9 +172,8 @@ def read_list(path: Path) -> dict[str, Result]:
             LINE.check(entry)
             results[key_of(entry["of"])] = _result_of(entry)
         except ValueError as error:
-            reason = " ".join(str(error).split())[:160]
             raise UserError(
-                f"{path}, line {number}: this is no result of the benchmark ({reason}); remove the line"
+                f"{path}, line {number}: this is no result of the benchmark ({in_a_line(error)}); remove the line"
             ) from error
     return results
 

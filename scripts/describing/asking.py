@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
-from coft.core.errors import UserError
+from coft.core.errors import UserError, in_a_line
 from coft.core.schemas import Anything, List, Record
 from coft.core.untrusted import parse_json
 
@@ -161,8 +161,9 @@ def ask(client: openai.OpenAI, model: str, messages: Messages) -> str:
     except openai.OpenAIError as error:
         raise UserError(f"{url}: {_reason(error, model)}") from error
     except Exception as error:  # raised by the HTTP library below the client, which depends on its version
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{url}: its answer breaks off ({reason}); run the same command again later") from error
+        raise UserError(
+            f"{url}: its answer breaks off ({in_a_line(error)}); run the same command again later"
+        ) from error
     try:
         completion = parse_json(body)
         SCHEMA.check(completion)
