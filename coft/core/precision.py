@@ -51,11 +51,8 @@ def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) ->
         device: "cpu" or "cuda".
         dtype: Data type of the forward pass; None for fp32.
     """
-    if (
-        device == "cpu"
-        and dtype is torch.bfloat16
-        and any(map(_reads_few_tokens, getattr(visual, "members", [visual])))
-    ):
+    slow = device == "cpu" and dtype is torch.bfloat16
+    if slow and any(map(_reads_few_tokens, getattr(visual, "members", [visual]))):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 

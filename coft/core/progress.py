@@ -76,10 +76,8 @@ def log_file(path: Path) -> Iterator[None]:
     The root logger receives the same messages as without the file: those from its level on, and those for the user.
     """
     library = logging.getLogger("coft")
-    level, file_handler = (
-        library.getEffectiveLevel(),
-        logging.FileHandler(path, "a", "utf-8", errors="backslashreplace"),
-    )
+    level = library.getEffectiveLevel()
+    file_handler = logging.FileHandler(path, "a", "utf-8", errors="backslashreplace")
     file_handler.setFormatter(WarningPrefix())
     onward = _ForwardToRoot()
     onward.addFilter(lambda record: record.levelno >= level or record.name == user_log.name)

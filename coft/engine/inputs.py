@@ -51,13 +51,8 @@ def unlabeled_images(
 def inputs_of(cfg: Any) -> Inputs:
     """Return CLIP's input format and the augmentation, from the section INPUT."""
     settings = cfg.INPUT
-    return Inputs(
-        settings.SIZE[0],
-        tuple(settings.PIXEL_MEAN),
-        tuple(settings.PIXEL_STD),
-        settings.INTERPOLATION,
-        settings.AUGMENT,
-    )
+    mean, std = tuple(settings.PIXEL_MEAN), tuple(settings.PIXEL_STD)
+    return Inputs(settings.SIZE[0], mean, std, settings.INTERPOLATION, settings.AUGMENT)
 
 
 def decoding_of(cfg: Any) -> Decoding:

@@ -115,10 +115,8 @@ class Session:
         results: Numbers for the summary.
     """
 
-    def __init__(
-        self, cfg: Any, spec: MethodSpec, task: Task, folder: Path | None = None, context: DriverContext | None = None
-    ) -> None:
-        self.cfg, self.spec, self.task, self.folder, self.context = cfg, spec, task, folder, context or DriverContext()
+    def __init__(self, cfg: Any, spec: MethodSpec, task: Task, folder: Path | None, context: DriverContext) -> None:
+        self.cfg, self.spec, self.task, self.folder, self.context = cfg, spec, task, folder, context
         self.world, self.results = self.context.world, dict[str, Any]()
         self.settings = spec.settings_of(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
@@ -267,7 +265,9 @@ class Session:
         name = portable_name(self.cfg.MODEL.BACKBONE.NAME)
         frozen_stages = max(0, self.cfg.MODEL.BACKBONE.FROZEN_STAGES)
         images = self.task.images if self.spec.label_free else None
-        chosen, default = self._chosen(self.settings), self._chosen(type(self.settings))
+        declared = self.spec.keys
+        values = keys(self.settings, self.spec.section) if declared else {}
+        chosen = {key: value.default for key, value in values.items()}
         origin = {
             "trainer": self.spec.trainer,
             "dataset": self.task.title,
@@ -275,7 +275,7 @@ class Session:
             "labels_used": 0,
             "seed": self.cfg.SEED,
             "settings": chosen,
-            "not_default": {key: value for key, value in chosen.items() if value != default[key]},
+            "not_default": {key: value for key, value in chosen.items() if value != declared[key].default},
             "versions": versions(self.task.toolbox),
         }
         return AdaptedModel(
@@ -289,11 +289,6 @@ class Session:
             self.clip_model,
             {**origin, **about},
         )
-
-    def _chosen(self, settings: Any) -> dict[str, Any]:
-        """Return the values of settings by full name; for a settings class, its defaults."""
-        declared = keys(settings, f"TRAINER.{self.spec.trainer.upper()}") if self.spec.settings else {}
-        return {name: key.default for name, key in declared.items()}
 
     def write_model(self, folder: Path, **about: Any) -> None:
         """Write the finished model to a subfolder, if there is one."""
