@@ -81,13 +81,15 @@ def dataset_descriptions(dataset: str) -> Descriptions:
     return load_descriptions(FOLDER / f"{stem}.json")
 
 
-def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | None:
-    """Return the descriptions of a data set: the user's if there are any, otherwise the bundled ones.
+def descriptions_of(
+    dataset: str, written: Descriptions | None, classnames: Sequence[str], template: str
+) -> Descriptions | None:
+    """Return the descriptions that the user wrote, or, if `written` is None, those of the data set.
 
     Args:
-        dataset: A data set with `classnames` and optionally `descriptions`, the user's sentences by class name. If only
-            some classes have sentences, the others get the template filled with their name.
-        name: Stem of its description file, or its name in Dassl's registry.
+        dataset: Stem of its description file, or its name in Dassl's registry.
+        written: See `user_descriptions`.
+        classnames: Class names.
         template: Prompt template with one "{}".
 
     Returns:
@@ -96,27 +98,27 @@ def descriptions_of(dataset: Any, name: str, template: str) -> Descriptions | No
     Raises:
         UserError: If one of the user's sentences is invalid, see `check_sentences`.
     """
-    sentences_by_name = getattr(dataset, "descriptions", None)
-    if sentences_by_name is None:
+    if written is None:
         try:
-            return dataset_descriptions(name)
+            return dataset_descriptions(dataset)
         except UserError as error:
             log.warning("Training continues without descriptions: %s", error)
             return None
-    if not sentences_by_name:
+    if not written:
         log.warning(
             "Training continues without descriptions: your classes have none; write them into the file of --classes, "
             "with tabs before them, or generate them with: bash scripts/describe.sh --classes FILE"
         )
-    return user_descriptions(dataset, template)
+    return user_descriptions(written, classnames, template)
 
 
-def user_descriptions(dataset: Any, template: str) -> Descriptions | None:
+def user_descriptions(written: Descriptions | None, classnames: Sequence[str], template: str) -> Descriptions | None:
     """Return the descriptions that the user wrote into the classes file.
 
     Args:
-        dataset: A data set with `classnames` and optionally `descriptions`, the user's sentences by class name. If only
-            some classes have sentences, the others get the template filled with their name.
+        written: Sentences by class name. If only some classes have any, the others get the template filled with their
+            name.
+        classnames: Class names.
         template: Prompt template with one "{}".
 
     Returns:
@@ -125,17 +127,15 @@ def user_descriptions(dataset: Any, template: str) -> Descriptions | None:
     Raises:
         UserError: If a sentence is invalid, see `check_sentences`.
     """
-    sentences_by_name = getattr(dataset, "descriptions", None)
-    if not sentences_by_name:
+    if not written:
         return None
-    for classname, sentences in sentences_by_name.items():
+    for classname, sentences in written.items():
         check_sentences(sentences, f"--classes, class {classname!r}")
-    without = [classname for classname in dataset.classnames if classname not in sentences_by_name]
+    without = [classname for classname in classnames if classname not in written]
     if without:
         log.warning("Classes without a description, which others have: %s", some_of(without))
     template_sentences = {classname: [template.format(plain_name(classname))] for classname in without}
-    all_sentences = {**template_sentences, **sentences_by_name}
-    return {class_key(classname): list(sentences) for classname, sentences in all_sentences.items()}
+    return {class_key(name): list(sentences) for name, sentences in {**template_sentences, **written}.items()}
 
 
 def load_descriptions(path: Path) -> Descriptions:
