@@ -58,11 +58,13 @@ class Diagnostics:
         has_label = self._labels >= 0
         if not has_label.any():
             return math.nan
-        from scipy.optimize import linear_sum_assignment  # here, since the import is slow
-
         truth, labels = self._labels[has_label], labels[has_label]
         classes = int(torch.maximum(truth, labels).max()) + 1
         together = torch.bincount(truth * classes + labels, minlength=classes**2).reshape(classes, classes).numpy()
+        if len(set(together.argmax(axis=1))) == classes:  # then no assignment is better
+            return float(together.max(axis=1).sum() / len(truth))
+        from scipy.optimize import linear_sum_assignment  # here, since the import is slow
+
         return float(together[linear_sum_assignment(together, maximize=True)].sum() / len(truth))
 
     def recall(self, labels: Tensor, keep: Tensor) -> float:
