@@ -33,7 +33,6 @@ def title(dataset: str, backbone: str, settings: dict[str, Any]) -> str:
     parts = [f"{images} images"] if int(images) > 2000 else []
     parts += [f"pool {pool}"] if int(pool) > 1 else []
     parts += [f"1:{ratio}"] if float(ratio) > 1 else []
-    parts += ["all test images"] if int(images) == 1000 and "DATASET.NUM_TEST" not in settings else []
     return ", ".join([dataset, backbone, *parts])
 
 

@@ -76,7 +76,6 @@ class Unit:
         parts = [self.dataset, self.backbone, *([f"{count} images"] if int(count) > 2000 else [])]
         parts += [f"pool {pool}"] if pool != "1" else []
         parts += [f"1:{float(ratio):g}"] if ratio != "1" else []
-        parts += [] if "DATASET.NUM_TEST" in settings or int(count) != 1000 else ["all test images"]
         return ", ".join(parts)
 
 

@@ -94,10 +94,10 @@ def other_commit_warning(results: Mapping[Run, Result]) -> list[str]:
     others.pop(here, None)
     if not others:
         return []
-    counts = ", ".join(f"{commit} ({count})" for commit, count in others.most_common())
+    commits = counted(len(others), "other commit")
     return [
-        f"{counted(others.total(), 'result')} of other commits than {here}: {counts}; they count. "
-        "Remove their folders to run them again, or with --kept add --again ROW"
+        f"{counted(others.total(), 'result')} of {commits} than {here} count. Remove their folders to run them again, "
+        "or with --kept add --again ROW"
     ]
 
 
