@@ -82,13 +82,13 @@ def dataset_descriptions(dataset: str) -> Descriptions:
 
 
 def descriptions_of(
-    dataset: str, written: Descriptions | None, classnames: Sequence[str], template: str
+    dataset: str, by_user: Descriptions | None, classnames: Sequence[str], template: str
 ) -> Descriptions | None:
-    """Return the descriptions that the user wrote, or, if `written` is None, those of the data set.
+    """Return the descriptions that the user wrote, or, if `by_user` is None, those of the data set.
 
     Args:
         dataset: Stem of its description file, or its name in Dassl's registry.
-        written: See `user_descriptions`.
+        by_user: See `user_descriptions`.
         classnames: Class names.
         template: Prompt template with one "{}".
 
@@ -98,25 +98,25 @@ def descriptions_of(
     Raises:
         UserError: If one of the user's sentences is invalid, see `check_sentences`.
     """
-    if written is None:
+    if by_user is None:
         try:
             return dataset_descriptions(dataset)
         except UserError as error:
             log.warning("Training continues without descriptions: %s", error)
             return None
-    if not written:
+    if not by_user:
         log.warning(
             "Training continues without descriptions: your classes have none; write them into the file of --classes, "
             "with tabs before them, or generate them with: bash scripts/describe.sh --classes FILE"
         )
-    return user_descriptions(written, classnames, template)
+    return user_descriptions(by_user, classnames, template)
 
 
-def user_descriptions(written: Descriptions | None, classnames: Sequence[str], template: str) -> Descriptions | None:
+def user_descriptions(by_user: Descriptions | None, classnames: Sequence[str], template: str) -> Descriptions | None:
     """Return the descriptions that the user wrote into the classes file.
 
     Args:
-        written: Sentences by class name. If only some classes have any, the others get the template filled with their
+        by_user: Sentences by class name. If only some classes have any, the others get the template filled with their
             name.
         classnames: Class names.
         template: Prompt template with one "{}".
@@ -127,15 +127,15 @@ def user_descriptions(written: Descriptions | None, classnames: Sequence[str], t
     Raises:
         UserError: If a sentence is invalid, see `check_sentences`.
     """
-    if not written:
+    if not by_user:
         return None
-    for classname, sentences in written.items():
+    for classname, sentences in by_user.items():
         check_sentences(sentences, f"--classes, class {classname!r}")
-    without = [classname for classname in classnames if classname not in written]
+    without = [classname for classname in classnames if classname not in by_user]
     if without:
         log.warning("Classes without a description, which others have: %s", some_of(without))
     template_sentences = {classname: [template.format(plain_name(classname))] for classname in without}
-    return {class_key(name): list(sentences) for name, sentences in {**template_sentences, **written}.items()}
+    return {class_key(name): list(sentences) for name, sentences in {**template_sentences, **by_user}.items()}
 
 
 def load_descriptions(path: Path) -> Descriptions:

@@ -54,10 +54,10 @@ class ClassTexts:
         """
         if source == "none":
             return None
-        written = self.descriptions, self.classnames, self.templates[0]
+        arguments = self.descriptions, self.classnames, self.templates[0]
         if source == "given":
-            return user_descriptions(*written)
-        return descriptions_of(self.dataset, *written) if source == "auto" else load_descriptions(Path(source))
+            return user_descriptions(*arguments)
+        return descriptions_of(self.dataset, *arguments) if source == "auto" else load_descriptions(Path(source))
 
     def describe(self, source: str, templates: Sequence[str] | None = None) -> Callable[[float], Tensor] | None:
         """Return a function from the share of descriptions to text features of unit length, shape (C, embed_dim).

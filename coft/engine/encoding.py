@@ -74,8 +74,8 @@ def collect_features(parts: Iterator[Rows], counts: Mapping[str, int], world: Wo
     while more:
         block = list(islice(parts, BLOCK))
         for name, count in counts.items():
-            own = [part[name].cpu() for part in block if name in part]
-            for rank, rows in enumerate(world.collect(torch.cat(own) if own else torch.empty(0, 0))):
+            features = [part[name].cpu() for part in block if name in part]
+            for rank, rows in enumerate(world.collect(torch.cat(features) if features else torch.empty(0, 0))):
                 if len(rows):
                     if name not in tables:
                         tables[name] = _empty_table(count, rows)
