@@ -253,15 +253,23 @@ class Engine:
         Returns:
             Loss values to report, by name.
         """
-        drawn = self.method.drawn(batch)
+        method, drawn = self.method, self.method.drawn(batch)
         work = partial(self._step_of, drawn)
-        losses = self.parallel.map(work, list(drawn), self.runtime.steps_in_parallel)
+        steps = dict(zip(drawn, self.parallel.map(work, list(drawn), self.runtime.steps_in_parallel), strict=True))
+        # Only now, since a step may use the teachers of other models.
+        for name, (_, kept) in steps.items():
+            rows = self.world.gather(torch.cat(kept or [torch.empty(0, 0)])) if method.keeps_rows(self.phase) else None
+            method.after_step(name, drawn[name].index, rows)
         self._number, self._predictor = self._number + 1, None
-        return self.method.metrics(dict(zip(drawn, losses, strict=True)))
+        return method.metrics({name: means for name, (means, _) in steps.items()})
 
-    def _step_of(self, drawn: Mapping[str, DrawnBatch], name: str) -> Losses:
-        """Make a step of one model: forward and backward passes by micro-batch, then the optimizer step."""
-        method, optimizer, scaler = self.method, self.optimizers[name], self.runtime.scaler
+    def _step_of(self, drawn: Mapping[str, DrawnBatch], name: str) -> tuple[Losses, list[Tensor]]:
+        """Make a step of one model: forward and backward passes by micro-batch, then the optimizer step.
+
+        Returns:
+            Loss values to report, and the rows that the method passed to `Batch.keep`.
+        """
+        optimizer, scaler = self.optimizers[name], self.runtime.scaler
         work = partial(self._gradients, name, drawn[name])
         means, kept = with_smaller_batches(work, len(drawn[name].position), self.runtime)
         means = self._all_reduce(name, means)
@@ -270,11 +278,9 @@ class Engine:
         else:
             scaler.step(optimizer)
             scaler.update()
-        rows = self.world.gather(torch.cat(kept or [torch.empty(0, 0)])) if method.keeps_rows(self.phase) else None
-        method.after_step(name, drawn[name].index, rows)
-        if not method.tuning(self.phase).by_epoch:
+        if not self.method.tuning(self.phase).by_epoch:
             self.schedulers[name].step()
-        return means
+        return means, kept
 
     def _gradients(self, name: str, drawn: DrawnBatch) -> tuple[Losses, list[Tensor]]:
         """Compute the gradients of this rank's part of the batch. They replace the gradients of the last step.

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .pseudo_labels import PseudoLabels
 
+SMALLEST = 1e-6  # lower bound of a mean prediction, whose logarithm is taken
+
 
 class Term(NamedTuple):
     """One term of a loss: a mean over a batch, as the sum over part of its images and the divisor of the whole batch.
@@ -34,6 +36,18 @@ class Term(NamedTuple):
         return self.total / max(1.0, self.divisor)
 
 
+def weighted_cross_entropy(logits: Tensor, labels: PseudoLabels, batch: PseudoLabels) -> Term:
+    """Compute weighted cross-entropy.
+
+    Args:
+        logits: Logits of some images of a batch. Shape (n, C).
+        labels: Pseudo-labels of these images, in the same order.
+        batch: Pseudo-labels of all images of the batch.
+    """
+    each = F.cross_entropy(logits.float(), labels.label.to(logits.device), reduction="none")
+    return Term((each * labels.weight.to(logits.device)).sum(), float(batch.weight.sum()))
+
+
 def adjusted_cross_entropy(logits: Tensor, labels: PseudoLabels, batch: PseudoLabels, log_frequency: Tensor) -> Term:
     """Compute weighted cross-entropy, with logits adjusted by the labels' class frequencies (Menon et al. 2021).
 
@@ -45,10 +59,26 @@ def adjusted_cross_entropy(logits: Tensor, labels: PseudoLabels, batch: PseudoLa
         batch: Pseudo-labels of all images of the batch.
         log_frequency: Log class frequencies, from `PseudoLabels.log_frequency`. Shape (C,).
     """
-    device = logits.device
-    adjusted = logits.float() + log_frequency.to(device)
-    each = F.cross_entropy(adjusted, labels.label.to(device), reduction="none")
-    return Term((each * labels.weight.to(device)).sum(), float(batch.weight.sum()))
+    return weighted_cross_entropy(logits.float() + log_frequency.to(logits.device), labels, batch)
+
+
+def fairness_term(probability: Tensor, whole: int, weight: float) -> dict[str, Term]:
+    """Compute the term that balances the predicted classes: -1/C sum_c log q_c, where q is the mean prediction.
+
+    If a batch is processed in parts, q is the mean of each part.
+
+    Args:
+        probability: Predicted probabilities. Shape (n, C).
+        whole: Number of images in the whole batch.
+        weight: Coefficient of the term; 0 for none.
+
+    Returns:
+        The term under the name "unfair"; empty without one.
+    """
+    if not weight:
+        return {}
+    unfair = -probability.mean(dim=0).clamp_min(SMALLEST).log().mean()
+    return {"unfair": Term(len(probability) * unfair, whole, weight)}
 
 
 def average_predictions(logits: Sequence[Tensor]) -> Tensor:

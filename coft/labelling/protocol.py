@@ -9,8 +9,8 @@ checkpoints.
         method.enter(phase)                         at the beginning of a phase
         method.prepare(epoch)                       a decision: labels of the epoch
         for batch in batches drawn from method.streams():
-            method.loss(model, batch) for each model
-            method.after_step(model, ...)
+            method.loss(model, batch) for each model, perhaps at the same time
+            method.after_step(model, ...) for each model
         method.finish(epoch)                        a decision
 
 A decision is made once for all images, by the main process, however many processes there are. It may change weights
@@ -331,7 +331,7 @@ class Method:
         return False
 
     def after_step(self, name: str, index: Tensor, kept: Tensor | None) -> None:
-        """Update state after a model's step.
+        """Update a model's state, after the steps of all models.
 
         Args:
             name: Name of the model.

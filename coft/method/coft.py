@@ -15,10 +15,11 @@ from torch import Tensor
 
 from coft.core.errors import UserError
 from coft.core.table import Table
+from coft.labelling.batch_labels import BatchLabeller
 from coft.labelling.calibration import Belief, evenly_spaced
 from coft.labelling.classifier import CLEAN_RULES, HEADS, Classifier
 from coft.labelling.first_labels import initial_scores, likeliest, zero_shot_logits
-from coft.labelling.losses import Term, adjusted_cross_entropy
+from coft.labelling.losses import Term, adjusted_cross_entropy, fairness_term, weighted_cross_entropy
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import Predictor, final_classifier, zero_shot
 from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
@@ -71,6 +72,7 @@ class CoFT(TwoPhases):
         super().__init__(engine, settings, observer)
         self.guard, self.select_seeds = guard, select_seeds
         self.temperatures: dict[str, tuple[float, float]] = {}
+        self.batch_labellers: dict[str, BatchLabeller] = {}
         self.per_peer = seed_quota(self.num_images, self.num_classes, settings.seeds_per_class, SEEDS_SHARE)
         self.filter = filter or FILTERS[settings.filter]
         self.seed_filter = seed_filter or SEED_FILTERS.get(settings.filter, weigh_seeds)
@@ -120,6 +122,8 @@ class CoFT(TwoPhases):
                 self.filter_seeds()
         elif epoch == self.phase1_epochs or (self.trains and self.is_due(epoch)):
             self.labels = self.label_all()
+        if self.phase(epoch) == 2 and not self.batch_labellers:
+            raise UserError("an earlier version began this run; remove its folder, and start again")
 
     def filter_seeds(self) -> None:
         """Weight each peer's seeds by the partner, which was not trained on them."""
@@ -149,11 +153,14 @@ class CoFT(TwoPhases):
         settings, first = self.settings, not self.trains or self.epoch == self.settings.phase1.epochs
         graph, belief = self.neighbours if first else None, self.calibration_belief
         features = self.engine.encode(self.teacher_encoders, settings.label_views)
+        models = {name: final_classifier(model) for name, model in self.teachers().items()}
         predictions = {
-            name: predict(
-                features[name], final_classifier(model), settings.prior_tau, settings.clean_rule, belief, graph
-            )
-            for name, model in self.teachers().items()
+            name: predict(features[name], model, settings.prior_tau, settings.clean_rule, belief, graph)
+            for name, model in models.items()
+        }
+        self.batch_labellers = {
+            name: BatchLabeller.of_pool(predictions[name].label, features[name], model, settings.prior_tau)
+            for name, model in models.items()
         }
         return self.filter_labels(self.fit_to_predictions(features, predictions))
 
@@ -177,18 +184,47 @@ class CoFT(TwoPhases):
     # ---------------------------------------------------------------- a step
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """Compute the loss: weighted CE(l+ + log class frequency, y), in Phase I plus the dual loss."""
+        """Compute the loss: weighted cross-entropy, with the dual loss in Phase I and fairness in Phase II."""
         learner = self.peers[name].learner()
-        return self.label_loss(learner, learner.features(batch.views), batch)
+        if self.phase(self.epoch) == 1:
+            return self.seed_loss(learner, batch)
+        return self.label_loss(name, learner.features(batch.views[:, 0]), batch)
 
-    def label_loss(self, learner: Classifier, features: Tensor, batch: Batch) -> dict[str, Term]:
-        """Compute the loss of a batch from its features, shape (n, embed_dim)."""
-        logits, log_odds = learner.classify(features)
+    def seed_loss(self, learner: Classifier, batch: Batch) -> dict[str, Term]:
+        """Compute the loss of Phase I: weighted CE(l+ + log class frequency, y) and the dual loss."""
+        logits, log_odds = learner(batch.views)
         losses = {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
-        if self.phase(self.epoch) == 1 and self.settings.negative != NONE:
-            dual = expected_dual_loss(log_odds.float(), batch.labels.dual.to(features.device))
+        if self.settings.negative != NONE:
+            dual = expected_dual_loss(log_odds.float(), batch.labels.dual.to(logits.device))
             losses["dual"] = Term(dual.sum(), len(batch.whole.index))
         return losses
+
+    def label_loss(self, name: str, features: Tensor, batch: Batch) -> dict[str, Term]:
+        """Compute the loss of Phase II: weighted CE(l+, y) with new labels, and the fairness term.
+
+        Args:
+            name: Name of the peer.
+            features: Its features of the strong views. Shape (n, embed_dim).
+            batch: Batch with a strong and a weak view of each image.
+        """
+        logits = self.peers[name].learner().classify(features)[0].float()
+        losses = {"loss": weighted_cross_entropy(logits, self.relabelled(name, batch), batch.whole)}
+        return losses | fairness_term(logits.softmax(dim=1), len(batch.whole.index), self.settings.prior_tau)
+
+    def relabelled(self, name: str, batch: Batch) -> PseudoLabels:
+        """Return a batch's labels, renewed by the EMA of the peer that made them, on weak views.
+
+        Weights stay. So does a label that the filter has changed.
+        """
+        source, labels = self.sources[name], batch.labels
+        labeller = self.batch_labellers[source]
+        label = labeller.labels(self.peers[source].teacher(), batch.views[:, 1]).cpu()
+        predicted = labeller.label[labels.index] == labels.label
+        return replace(labels, label=torch.where(predicted, label, labels.label))
+
+    def view(self, phase: int) -> str:
+        """Return the kind of views: weak in Phase I, a strong and a weak one of each image in Phase II."""
+        return "weak" if phase == 1 else "strong and weak"
 
     # ---------------------------------------------------------------- negative vectors
 
@@ -291,13 +327,16 @@ class CoFT(TwoPhases):
         return Predictor(classifiers, settings.classify, settings.clean_rule if settings.negative != NONE else "")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, with the temperatures of a finished run's predictor."""
-        return super().state_dict() | {"temperatures": self.temperatures}
+        """Return the state, with what labels batches and the temperatures of a finished run's predictor."""
+        labellers = {name: labeller.state_dict() for name, labeller in self.batch_labellers.items()}
+        return super().state_dict() | {"temperatures": self.temperatures, "batch_labellers": labellers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load the result of `state_dict`."""
         super().load_state_dict(state)
         self.temperatures = state.get("temperatures", {})  # older checkpoints have none
+        labellers = state.get("batch_labellers", {})
+        self.batch_labellers = {name: BatchLabeller.from_state(each) for name, each in labellers.items()}
 
     # ---------------------------------------------------------------- batches
 

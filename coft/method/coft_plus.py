@@ -156,10 +156,6 @@ class CoFTPlus(CoFT):
         """Return whether a phase has a contrastive loss."""
         return phase == 2 and self.settings.contrast.weight > 0
 
-    def view(self, phase: int) -> str:
-        """Return the kind of views; with a contrastive loss, a weak view comes with the strong one."""
-        return "strong and weak" if self.contrasts(phase) else super().view(phase)
-
     def streams(self) -> dict[str, list[Stream]]:
         """Return the streams; with a contrastive loss, they include images that the filter leaves out.
 
@@ -184,7 +180,7 @@ class CoFTPlus(CoFT):
             return super().loss(name, batch)
         peer: Any = self.peers[name]
         features = peer.learner().features(batch.views[:, 0])
-        losses = self.label_loss(peer.learner(), features, batch)
+        losses = self.label_loss(name, features, batch)
         keys = peer.keys(batch.views[:, 1])
         batch.keep(keys)
         each = peer.contrast(features, keys, batch.labels.index, self.labels[name])

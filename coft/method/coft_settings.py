@@ -41,7 +41,10 @@ class CoFTSettings:
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
     seeds_per_class: int = setting(16, "seeds of each class for each peer, at most", at_least=1)
     prior_tau: float = setting(
-        0.5, "strength of the prior correction, which favours rarely predicted classes", at_least=0.0, at_most=10.0
+        0.5,
+        "strength of the prior correction, which favours rarely predicted classes, and of fairness in Phase II",
+        at_least=0.0,
+        at_most=10.0,
     )
     label_views: int = setting(2, "views of an image that are averaged for a pseudo-label", at_least=1)
     clean_rule: str = setting("softmax", "how d becomes p_clean", choices=tuple(CLEAN_RULES))

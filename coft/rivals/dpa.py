@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.core.settings import setting, share
-from coft.labelling.losses import Term
+from coft.labelling.first_labels import likeliest
+from coft.labelling.losses import Term, fairness_term
 from coft.labelling.predictor import final_classifier
 from coft.labelling.protocol import Batch, Encoders
+from coft.labelling.prototypes import image_prototypes, probability_by_image
 
 from .full_tuning import EqualStepsSettings, TuningSettings
 from .must import MUST
@@ -71,22 +73,16 @@ class DPA(MUST):
             probability = (
                 logits if epoch == 0 else logits.map(lambda rows, x, p=images: self._both(rows, x, p), features)
             )
-            sums = probability.map(lambda rows: F.one_hot(rows.argmax(dim=1), rows.shape[1]).float()).inner(features)
             texts = F.normalize(student.model.positive.detach().float().cpu(), dim=-1)
-            means = torch.where(sums.norm(dim=1, keepdim=True) > 0, F.normalize(sums, dim=-1), texts)
-            self.prototypes(student).copy_(means)
+            self.prototypes(student).copy_(image_prototypes(features, likeliest(probability), texts))
             if not epoch:
                 self.recent(student).copy_(logits.map(lambda rows: rows.float().softmax(dim=1)).mean())
 
     def _both(self, logits: Tensor, features: Tensor, prototypes: Tensor) -> Tensor:
         """Mix the probabilities from text and image prototypes. Shape (n, C)."""
         weight = self.settings.image_share
-        by_image = self.by_image(features, prototypes)
+        by_image = probability_by_image(features, prototypes, self.engine.clip.scale)
         return weight * by_image + (1 - weight) * logits.float().softmax(dim=1)
-
-    def by_image(self, features: Tensor, prototypes: Tensor) -> Tensor:
-        """Compute probabilities from image prototypes and features of unit length. Shape (n, C)."""
-        return (self.engine.clip.scale * features.float() @ prototypes.float().t()).softmax(dim=1)
 
     @torch.no_grad()
     def label_batch(self, student: nn.Module, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +93,7 @@ class DPA(MUST):
         model: Any = student.model
         features = model.features(views)
         by_text = model.classify(features)[0].float().softmax(dim=1)
-        by_image = self.by_image(features, self.prototypes(student))
+        by_image = probability_by_image(features, self.prototypes(student), self.engine.clip.scale)
         balanced = F.normalize(by_text / self.recent(student).mean(dim=0), p=1, dim=1)
         weight = self.settings.image_share
         label = (weight * by_image + (1 - weight) * balanced).argmax(dim=1)
@@ -112,7 +108,7 @@ class DPA(MUST):
         batch.keep(by_text)
         logits = student.model(batch.views[:, 0])[0].float()
         losses = {"loss": Term((weight * F.cross_entropy(logits, label, reduction="none")).sum(), whole)}
-        losses |= self.fairness_term(logits.softmax(dim=1), whole)
+        losses |= fairness_term(logits.softmax(dim=1), whole, settings.fairness)
         if settings.align:
             texts = F.normalize(student.model.positive.float(), dim=-1)
             products = self.engine.clip.scale * self.prototypes(student).float() @ texts.t()

@@ -8,16 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from coft.core.settings import setting, share
-from coft.labelling.losses import Term
+from coft.labelling.losses import Term, fairness_term
 from coft.labelling.protocol import Batch
 from coft.labelling.pseudo_labels import PseudoLabels
 
 from .full_tuning import EqualStepsSettings, FullTuning, TuningSettings
-
-SMALLEST = 1e-6  # lower bound of a mean prediction, whose logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -70,16 +67,4 @@ class MUST(FullTuning):
         logits = student.model(batch.views[:, 0])[0].float()
         each = F.cross_entropy(logits, label, reduction="none")
         losses = {"loss": Term(count * (each * mask).sum() / mask.sum().clamp_min(1), whole)}
-        return losses | self.fairness_term(logits.softmax(dim=1), whole)
-
-    def fairness_term(self, predicted: Tensor, whole: int) -> dict[str, Term]:
-        """Compute the term that balances the classes; empty if `fairness` is 0.
-
-        Args:
-            predicted: Predicted probabilities. Shape (n, C).
-            whole: Number of images in the whole batch.
-        """
-        if not self.settings.fairness:
-            return {}
-        unfair = -predicted.mean(dim=0).clamp_min(SMALLEST).log().mean()
-        return {"unfair": Term(len(predicted) * unfair, whole, self.settings.fairness)}
+        return losses | fairness_term(logits.softmax(dim=1), whole, settings.fairness)

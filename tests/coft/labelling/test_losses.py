@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coft.labelling.losses import adjusted_cross_entropy, average_predictions, log_mean
+from coft.labelling.losses import adjusted_cross_entropy, average_predictions, log_mean, weighted_cross_entropy
 from coft.labelling.pseudo_labels import PseudoLabels
 
 
@@ -30,6 +30,15 @@ def test_adjusted_cross_entropy_equals_a_naive_loop(weight: list[float]) -> None
     torch.testing.assert_close(term.mean, expected)
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (term.mean, expected)))
     assert term.coefficient == 1
+
+
+@pytest.mark.parametrize("weight", [[0.5, 1.0, 0.0, 0.9, 0.3, 0.1], [0.1, 0.0, 0.2, 0.0, 0.3, 0.1]])
+def test_weighted_cross_entropy_equals_a_naive_loop(weight: list[float]) -> None:
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    labels = some_labels(weight)
+    rows = zip(logits.softmax(dim=1), labels.label.tolist(), weight, strict=True)
+    expected = sum(-w * float(p[y].log()) for p, y, w in rows) / max(1.0, sum(weight))
+    assert float(weighted_cross_entropy(logits, labels, labels).mean) == pytest.approx(expected)
 
 
 def test_losses_of_parts_sum_to_that_of_the_batch() -> None:
