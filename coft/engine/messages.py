@@ -59,25 +59,28 @@ def report_expected_time(session: Session, start: int = 0) -> None:
 def estimated_seconds(session: Session) -> float:
     """Estimate the seconds that a run will take: its number of forward passes times the measured time of one.
 
-    A training step on an image counts as several forward passes. If outputs of the frozen stages are cached, an image
-    passes these stages once per view that is labelled, and once per epoch of the last phase.
+    A training step on an image counts as several forward passes, and a second view in the last phase as one more. If
+    outputs of the frozen stages are cached, an image passes these stages once per view that is labelled, and once per
+    view and epoch of the last phase.
     """
     engine, method, images = session.engine, session.method, session.task.images
     assert images is not None
     models, views = max(1, len(method.models)), getattr(session.settings, "label_views", 1)
     epochs = session.progress.epochs
-    steps = sum(epoch.steps for epoch in epochs)
+    steps, last = sum(epoch.steps for epoch in epochs), [epoch for epoch in epochs if epoch.phase == epochs[-1].phase]
+    second = " and " in method.view(epochs[-1].phase)
     labellings = 1 + sum(method.is_due(epoch) for epoch in range(method.epochs))
     of_step = FORWARDS_PER_STEP if engine.bank is None else FORWARDS_PER_STEP_CACHED
     size = min(images.batch_size, len(images))
     passes = models * (of_step * steps * size + labellings * views * len(images))
+    passes += models * second * sum(epoch.steps for epoch in last) * size
     batch = torch.zeros(size, 3, *session.cfg.INPUT.SIZE, device=session.device)
     with torch.no_grad(), session.runtime.autocast():
         whole = _seconds_of(session, batch)
         if engine.bank is None:
             return passes * whole / size
         rest = _seconds_of(session, through_stages(engine.clip.visual, batch))
-    anew = views + sum(epoch.phase == epochs[-1].phase for epoch in epochs)
+    anew = views + (1 + second) * len(last)
     return (passes * rest + anew * len(images) * (whole - rest)) / size
 
 

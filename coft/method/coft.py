@@ -36,6 +36,7 @@ from .predicting import clean_labels, predict
 from .two_phases import NAMES, TwoPhases
 
 REFRESH = 2  # all images are relabelled every REFRESH epochs of Phase II
+FAIRNESS = 2.0  # weight of the fairness term, times `prior_tau`: 1 by default, as in MUST and DPA
 PARTNERS = dict(zip(NAMES, reversed(NAMES), strict=True))
 
 SelectSeeds = Callable[[Table, Tensor, int], PseudoLabels]
@@ -209,7 +210,8 @@ class CoFT(TwoPhases):
         """
         logits = self.peers[name].learner().classify(features)[0].float()
         losses = {"loss": weighted_cross_entropy(logits, self.relabelled(name, batch), batch.whole)}
-        return losses | fairness_term(logits.softmax(dim=1), len(batch.whole.index), self.settings.prior_tau)
+        fairness = FAIRNESS * self.settings.prior_tau
+        return losses | fairness_term(logits.softmax(dim=1), len(batch.whole.index), fairness)
 
     def relabelled(self, name: str, batch: Batch) -> PseudoLabels:
         """Return a batch's labels, renewed by the EMA of the peer that made them, on weak views.

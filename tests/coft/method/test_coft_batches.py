@@ -55,7 +55,7 @@ def test_the_loss_equals_a_naive_loop(tau: float) -> None:
         mean = [sum(row[c] for row in rows) / len(rows) for c in range(CLASSES)]
         expected = {"unfair": -sum(map(math.log, mean)) / CLASSES} if tau else {}
         assert {key: term.mean.item() for key, term in losses.items() if key != "loss"} == pytest.approx(expected)
-        assert all(losses[key].coefficient == tau for key in expected)
+        assert all(losses[key].coefficient == 2 * tau for key in expected)
 
 
 @pytest.mark.parametrize("filter", ["min-p-clean", "own"])
