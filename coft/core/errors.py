@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -50,6 +51,19 @@ def first_line(error: BaseException, most: int = 200) -> str:
 def in_a_line(error: BaseException, most: int = 160) -> str:
     """Return a message with its lines joined, at most `most` characters; the type of the error if it has no message."""
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and give the same command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or choose another place"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "give a shorter path"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n), or take fewer workers"),
+}
+
+
+def remedy(error: BaseException) -> str:
+    """Return what the user can do about an error of the operating system, or of a library that writes a file."""
+    return REMEDIES.get(getattr(error, "errno", None) or 0, "see to the path and the disk")
 
 
 MAX_LISTED = 40  # choices up to which all are listed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from .errors import UserError, in_a_line
+from .errors import UserError, in_a_line, remedy
 from .memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -24,12 +23,6 @@ SYSTEM_ERROR_HINTS = {  # part of a RuntimeError's message: explanation for the 
     "can't start new thread": "the system lets no more threads run; end other programs, or raise ulimit -u",
     "Could not determine home directory": "there is no home folder, or nobody of the name after a ~; set the variable "
     "HOME to a folder, or write the path in full",
-}
-REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and give the same command again"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or choose another place"),
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "give a shorter path"),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n), or take fewer workers"),
 }
 
 
@@ -112,5 +105,4 @@ def of_system(error: OSError) -> UserError:
     """Convert an error of the operating system to a UserError that names the file and a remedy."""
     place = error.filename if error.filename is not None else "a file"
     name = os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else str(place)
-    remedy = REMEDIES.get(error.errno or 0, "see to the path and the disk")
-    return UserError(f"{name}: {error.strerror or error or type(error).__name__}; {remedy}")
+    return UserError(f"{name}: {error.strerror or error or type(error).__name__}; {remedy(error)}")

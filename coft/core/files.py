@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from coft.core.errors import UserError
+from coft.core.errors import UserError, remedy
 from coft.core.paths import expanded
 from coft.core.schemas import PathText
 from coft.core.settings import shown
@@ -125,16 +125,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written to ({error.strerror or error}); {remedy(error)}, and do the same again"
-        ) from error
-
-
-def remedy(error: Exception) -> str:
-    """Return what the user can do about an error in writing."""
-    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-        return "choose a folder where you may write, or change its permissions"
-    return "check the disk"
+        raise UserError(f"{folder}: cannot be written to ({error.strerror or error}); {remedy(error)}") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import UserError
 
-PATIENCE = 6.0  # seconds: workers of a process that was killed hold its lock until they notice
+PATIENCE = 6.0  # seconds: a process that was told to end holds its lock until it has ended
 _held: set[int] = set()
 
 

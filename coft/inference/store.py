@@ -20,9 +20,9 @@ from coft.backbones.members import SEPARATOR, member_names
 from coft.backbones.open_clip_names import is_open_clip_name, local_path
 from coft.backbones.stages import freeze_stages
 from coft.backbones.tower import width_of
-from coft.core.errors import UserError
+from coft.core.errors import UserError, remedy
 from coft.core.experiment import write_json
-from coft.core.files import remedy, replacing
+from coft.core.files import replacing
 from coft.core.finite import check_finite
 from coft.core.paths import expanded
 from coft.core.precision import PRECISIONS, faster_precision
@@ -65,9 +65,7 @@ def save(model: AdaptedModel, folder: Path) -> None:
             description["weights"] = {"file": WEIGHTS, "sha256": digest_of(draft)}
         write_json(folder / DESCRIPTION, with_checksum(description))
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"the model cannot be written to {folder} ({error}); {remedy(error)}, and give the command again"
-        ) from error
+        raise UserError(f"the model cannot be written to {folder} ({error}); {remedy(error)}") from error
 
 
 def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from coft.core.errors import UserError
-from coft.core.files import check_free, ensure_folder, remedy
+from coft.core.errors import UserError, remedy
+from coft.core.files import check_free, ensure_folder
 from coft.core.words import counted
 from coft.inference.model import AdaptedModel
 
