@@ -70,6 +70,23 @@ class Table:
         products = (self._rows(which).t() @ other._rows(which) for which in self._ranges())
         return sum(products, torch.zeros(()))
 
+    def sum_by(self, group: Tensor, groups: int) -> Tensor:
+        """Compute the sums over the rows of each group.
+
+        Args:
+            group: Number of the group of each row. Shape (N,).
+            groups: Number of groups.
+
+        Returns:
+            Sums. Shape (groups, columns).
+        """
+        first, *others = self._ranges()
+        rows = self._rows(first)
+        sums = rows.new_zeros(groups, rows.shape[1]).index_add_(0, group[first], rows)
+        for which in others:
+            sums.index_add_(0, group[which], self._rows(which))
+        return sums
+
     def _rows_of(self, parts: Sequence[Selection], count: int) -> Tensor:
         """Compute the rows of consecutive selections, and write each into the result, without a final concatenation."""
         first, done = self._rows(parts[0]), 0

@@ -51,7 +51,7 @@ def restore(folder: Path, session: Session) -> int:
     path = folder / FILE
     engine, scaler = session.engine, session.runtime.scaler
     try:
-        state = load_saved(path, session.device)
+        state = load_saved(path)
         form_of(session).check(state)
         session.load_state_dict(state)  # first, since it enters the saved phase
         for name, part in state["parts"].items():

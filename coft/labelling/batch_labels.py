@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from coft.core.schemas import SchemaError
 from coft.core.table import Table
 
 from .classifier import Classifier
@@ -24,7 +26,8 @@ class BatchLabeller:
     Attributes:
         label: The model's labels of all images. Shape (N,).
         offset: Prior correction of the logits. Shape (C,).
-        prototypes: Image prototypes of unit length. Shape (C, embed_dim).
+        prototypes: Image prototypes of unit length. A class without images has its text vector, moved from the mean of
+            the texts to that of the images, which are far apart in CLIP. Shape (C, embed_dim).
     """
 
     label: Tensor
@@ -43,10 +46,22 @@ class BatchLabeller:
         """
         texts = model.positive.cpu()
         offset = prior_offset(model.logits(features), tau).to(texts)
-        return cls(label, offset, image_prototypes(features, label, texts))
+        moved = F.normalize(texts - texts.mean(dim=0) + features.mean(), dim=1)
+        return cls(label, offset, image_prototypes(features, label, moved))
+
+    def check(self, images: int, classes: int) -> None:
+        """Check that the tensors fit a pool of `images` images and `classes` classes.
+
+        Raises:
+            SchemaError: If they do not.
+        """
+        shapes = [tuple(numbers.shape[:1]) for numbers in (self.label, self.offset, self.prototypes)]
+        finite = self.offset.isfinite().all() and self.prototypes.isfinite().all()
+        if shapes != [(images,), (classes,), (classes,)] or self.prototypes.dim() != 2 or not finite:
+            raise SchemaError(f"do not fit {images} images and {classes} classes", "labellers of batches")
 
     @torch.no_grad()
-    def labels(self, model: Classifier, views: Tensor) -> Tensor:
+    def label_views(self, model: Classifier, views: Tensor) -> Tensor:
         """Label a view of each image of a batch: the likeliest class by text, with the prior corrected, and by image.
 
         Args:

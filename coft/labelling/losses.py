@@ -17,8 +17,8 @@ SMALLEST = 1e-6  # lower bound of a mean prediction, whose logarithm is taken
 class Term(NamedTuple):
     """One term of a loss: a mean over a batch, as the sum over part of its images and the divisor of the whole batch.
 
-    A process or micro-batch has only part of a batch, and the means of all parts add up to that of the batch. The
-    divisor counts as at least 1, so that small weights cannot make a large step, and a batch of weight 0 makes none.
+    A process or micro-batch has only part of a batch, and the means of all parts add up to that of the batch (but for
+    fairness, see `fairness_term`). The divisor counts as at least 1, so that small weights cannot make a large step.
 
     Attributes:
         total: Sum over the images of this part, with gradients. A scalar.

@@ -9,23 +9,23 @@ from torch import Tensor
 from coft.core.table import Table
 
 
-def image_prototypes(features: Table, label: Tensor, texts: Tensor) -> Tensor:
-    """Compute the mean feature of each class; a class without images takes its text vector.
+def image_prototypes(features: Table, label: Tensor, empty: Tensor) -> Tensor:
+    """Compute the mean feature of each class; a class without images takes another vector.
 
     Args:
-        features: Image features of unit length. Shape (N, embed_dim).
+        features: Image features. Shape (N, embed_dim).
         label: Labels of the images. Shape (N,).
-        texts: Text vectors of unit length. Shape (C, embed_dim).
+        empty: Vectors of unit length for classes without images. Shape (C, embed_dim).
 
     Returns:
         Prototypes of unit length. Shape (C, embed_dim).
     """
-    sums = Table.of(label).map(lambda rows: F.one_hot(rows, len(texts)).to(texts)).inner(features)
-    return torch.where(sums.norm(dim=1, keepdim=True) > 0, F.normalize(sums, dim=-1), texts)
+    sums = features.sum_by(label, len(empty))
+    return torch.where(sums.norm(dim=1, keepdim=True) > 0, F.normalize(sums, dim=-1), empty)
 
 
 def probability_by_image(features: Tensor, prototypes: Tensor, scale: float) -> Tensor:
-    """Compute class probabilities from image prototypes.
+    """Compute class probabilities from image prototypes, in the precision of the features.
 
     Args:
         features: Image features of unit length. Shape (n, embed_dim).
@@ -35,4 +35,5 @@ def probability_by_image(features: Tensor, prototypes: Tensor, scale: float) -> 
     Returns:
         Probabilities. Shape (n, C).
     """
-    return (scale * features @ prototypes.t()).softmax(dim=1)
+    with torch.autocast(features.device.type, enabled=False):
+        return (scale * features @ prototypes.t()).softmax(dim=1)

@@ -36,7 +36,7 @@ from .predicting import clean_labels, predict
 from .two_phases import NAMES, TwoPhases
 
 REFRESH = 2  # all images are relabelled every REFRESH epochs of Phase II
-FAIRNESS = 2.0  # weight of the fairness term, times `prior_tau`: 1 by default, as in MUST and DPA
+FAIRNESS = 2.0  # weight of the fairness term, times `prior_tau`; by default their product is 1, as in MUST and DPA
 PARTNERS = dict(zip(NAMES, reversed(NAMES), strict=True))
 
 SelectSeeds = Callable[[Table, Tensor, int], PseudoLabels]
@@ -123,7 +123,7 @@ class CoFT(TwoPhases):
                 self.filter_seeds()
         elif epoch == self.phase1_epochs or (self.trains and self.is_due(epoch)):
             self.labels = self.label_all()
-        if self.phase(epoch) == 2 and not self.batch_labellers:
+        if self.phase(epoch) == 2 and self.trains and not self.batch_labellers:
             raise UserError("an earlier version began this run; remove its folder, and start again")
 
     def filter_seeds(self) -> None:
@@ -159,10 +159,11 @@ class CoFT(TwoPhases):
             name: predict(features[name], model, settings.prior_tau, settings.clean_rule, belief, graph)
             for name, model in models.items()
         }
-        self.batch_labellers = {
-            name: BatchLabeller.of_pool(predictions[name].label, features[name], model, settings.prior_tau)
-            for name, model in models.items()
-        }
+        if self.trains and self.phase(self.epoch) == 2:
+            self.batch_labellers = {
+                name: BatchLabeller.of_pool(predictions[name].label, features[name], model, settings.prior_tau)
+                for name, model in models.items()
+            }
         return self.filter_labels(self.fit_to_predictions(features, predictions))
 
     def is_due(self, epoch: int) -> bool:
@@ -189,7 +190,7 @@ class CoFT(TwoPhases):
         learner = self.peers[name].learner()
         if self.phase(self.epoch) == 1:
             return self.seed_loss(learner, batch)
-        return self.label_loss(name, learner.features(batch.views[:, 0]), batch)
+        return self.label_loss(name, learner(batch.views[:, 0])[0], batch)
 
     def seed_loss(self, learner: Classifier, batch: Batch) -> dict[str, Term]:
         """Compute the loss of Phase I: weighted CE(l+ + log class frequency, y) and the dual loss."""
@@ -200,18 +201,20 @@ class CoFT(TwoPhases):
             losses["dual"] = Term(dual.sum(), len(batch.whole.index))
         return losses
 
-    def label_loss(self, name: str, features: Tensor, batch: Batch) -> dict[str, Term]:
+    def label_loss(self, name: str, logits: Tensor, batch: Batch) -> dict[str, Term]:
         """Compute the loss of Phase II: weighted CE(l+, y) with new labels, and the fairness term.
+
+        The mean prediction of a few images says little about the balance of many classes. So the term counts less if
+        there are more classes than images.
 
         Args:
             name: Name of the peer.
-            features: Its features of the strong views. Shape (n, embed_dim).
+            logits: Its logits of the strong views. Shape (n, C).
             batch: Batch with a strong and a weak view of each image.
         """
-        logits = self.peers[name].learner().classify(features)[0].float()
         losses = {"loss": weighted_cross_entropy(logits, self.relabelled(name, batch), batch.whole)}
-        fairness = FAIRNESS * self.settings.prior_tau
-        return losses | fairness_term(logits.softmax(dim=1), len(batch.whole.index), fairness)
+        fairness = FAIRNESS * self.settings.prior_tau * min(1.0, len(logits) / self.num_classes)
+        return losses | fairness_term(logits.float().softmax(dim=1), len(batch.whole.index), fairness)
 
     def relabelled(self, name: str, batch: Batch) -> PseudoLabels:
         """Return a batch's labels, renewed by the EMA of the peer that made them, on weak views.
@@ -220,7 +223,7 @@ class CoFT(TwoPhases):
         """
         source, labels = self.sources[name], batch.labels
         labeller = self.batch_labellers[source]
-        label = labeller.labels(self.peers[source].teacher(), batch.views[:, 1]).cpu()
+        label = labeller.label_views(self.peers[source].teacher(), batch.views[:, 1]).cpu()
         predicted = labeller.label[labels.index] == labels.label
         return replace(labels, label=torch.where(predicted, label, labels.label))
 
@@ -339,6 +342,8 @@ class CoFT(TwoPhases):
         self.temperatures = state.get("temperatures", {})  # older checkpoints have none
         labellers = state.get("batch_labellers", {})
         self.batch_labellers = {name: BatchLabeller.from_state(each) for name, each in labellers.items()}
+        for labeller in self.batch_labellers.values():
+            labeller.check(self.num_images, self.num_classes)
 
     # ---------------------------------------------------------------- batches
 

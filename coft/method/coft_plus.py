@@ -174,13 +174,13 @@ class CoFTPlus(CoFT):
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
         """Compute CoFT's loss, in Phase II plus the contrastive loss.
 
-        Images that the filter leaves out have weight 0 in CoFT's loss, but count in the contrastive loss.
+        Images that the filter leaves out have weight 0 in the cross-entropy, but count in the other terms.
         """
         if not self.contrasts(self.phase(self.epoch)):
             return super().loss(name, batch)
         peer: Any = self.peers[name]
         features = peer.learner().features(batch.views[:, 0])
-        losses = self.label_loss(name, features, batch)
+        losses = self.label_loss(name, peer.learner().classify(features)[0], batch)
         keys = peer.keys(batch.views[:, 1])
         batch.keep(keys)
         each = peer.contrast(features, keys, batch.labels.index, self.labels[name])

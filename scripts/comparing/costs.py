@@ -139,7 +139,7 @@ def _two_phases(s: _Settings, facts: Facts) -> Work:
     steps = 2 * rounds * _steps_of_phase1(s, facts, *parts)
     views = s.setting("LABEL_VIEWS", 1)
     labellings = rounds + (1 + second // 2 if views > 1 else 1)
-    by_partner = second * facts.train if views > 1 else 0  # labels of batches, which DeFT has not
+    by_partner = 0 if s.section.endswith("DEFT") else second * facts.train  # labels of batches
     encoded = 2 * (labellings * views * facts.train + by_partner + facts.test)
     trained = steps * s.batch + 2 * second * facts.train
     return Work(encoded, trained, 2 * steps * facts.classes, 2 * facts.classes, full=True)

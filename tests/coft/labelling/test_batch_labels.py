@@ -30,14 +30,16 @@ def test_labels_equal_a_naive_loop(tau: float) -> None:
     labeller = BatchLabeller.of_pool(label, Table.of(pool), final_classifier(model), tau)
     products = [[SCALE * float(x @ t) for t in texts] for x in pool]
     prior = [sum(softmax(row)[c] for row in products) / len(pool) for c in range(4)]
-    prototypes = [F.normalize(pool[label == c].mean(dim=0), dim=0) if c < 3 else texts[3] for c in range(4)]
+    moved = texts[3] - texts.mean(dim=0) + pool.mean(dim=0)
+    means = [pool[label == c].mean(dim=0) if c < 3 else moved for c in range(4)]
+    prototypes = [F.normalize(mean, dim=0) for mean in means]
     expected = []
     for x in views:
         by_text = softmax([SCALE * float(x @ t) - tau * math.log(p) for t, p in zip(texts, prior, strict=True)])
         by_image = softmax([SCALE * float(x @ m) for m in prototypes])
         both = [a + b for a, b in zip(by_text, by_image, strict=True)]
         expected.append(both.index(max(both)))
-    assert labeller.labels(model, views).tolist() == expected
+    assert labeller.label_views(model, views).tolist() == expected
     by_text_alone = (SCALE * views @ texts.t() - tau * torch.tensor(prior).log()).argmax(dim=1)
     assert by_text_alone.tolist() != expected  # both sides count
-    assert BatchLabeller.from_state(labeller.state_dict()).labels(model, views).tolist() == expected
+    assert BatchLabeller.from_state(labeller.state_dict()).label_views(model, views).tolist() == expected
