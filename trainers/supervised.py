@@ -16,7 +16,7 @@ class Supervised(MethodTrainer):
     """Full fine-tuning on the labels of all training images (of DATASET.NUM_SHOTS per class, if that is set).
 
     With DATASET.NUM_UNLABELED, only the images of label-free trainers are used, so that both see the same images.
-    Images, views, optimizer and steps are those of CoFT's Phase II.
+    Images, strong views, optimizer and steps are those of CoFT's Phase II.
     """
 
     spec = SPECS["Supervised"]

@@ -45,7 +45,7 @@ def with_smaller_batches(work: Callable[[], T], images: int, runtime: Runtime) -
             torch.cuda.empty_cache()
     if size < first:
         log.warning(
-            "Out of memory with micro-batches of %d images; continuing with %d. Results are the same up to rounding. "
+            "Out of memory with micro-batches of %d images; continuing with %d. "
             "To start with this size, set TRAIN.MICRO_BATCH %d",
             first,
             size,

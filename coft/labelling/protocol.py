@@ -228,7 +228,7 @@ class Method:
     Attributes:
         epochs: Number of epochs.
         models: Trainable models by name.
-        labels: Pseudo-labels that each model is trained on, by name.
+        labels: Pseudo-labels of the last labelling that each model is trained on, by name. A loss may renew them.
         trains: Whether anything is trained; False if zero-shot CLIP predicts, see `guard`.
         new_optimizer_per_phase: Whether each phase begins with a fresh optimizer.
         saves_state: Whether checkpoints contain `state_dict` besides the weights.

@@ -34,8 +34,8 @@ class SelfTrainingSettings(EqualStepsSettings, LabellingSettings):
 class SelfTraining(FullTuning):
     """Models that label all images with their moving averages; the first labels are those of the zero-shot model.
 
-    Images, views, optimizer and steps are those of CoFT's Phase II, without Phase I, filter and partner. Settings can
-    give it CoFT's first labels, its number of views, and as many steps as CoFT has in both phases.
+    Images, strong views, optimizer and steps are those of CoFT's Phase II, without Phase I, filter and partner.
+    Settings can give it CoFT's first labels, its number of views, and as many steps as CoFT has in both phases.
     """
 
     random_key = "SELFTRAINING"
