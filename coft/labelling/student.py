@@ -37,8 +37,9 @@ class Student(nn.Module):
         self.average.update_parameters(self.model)
 
     def train(self, mode: bool = True) -> Student:
-        """Set training mode; batch norms keep the statistics of pre-training."""
+        """Set training mode. The teacher stays in evaluation mode, and batch norms keep their statistics."""
         super().train(mode)
+        self.average.eval()
         freeze_statistics(self)
         return self
 
