@@ -270,7 +270,8 @@ class Engine:
             Loss values to report, and the rows that the method passed to `Batch.keep`.
         """
         optimizer, scaler = self.optimizers[name], self.runtime.scaler
-        work = partial(self._gradients, name, drawn[name])
+        prediction = None if self.world.is_single else self._mean_prediction(name, drawn[name])
+        work = partial(self._gradients, name, drawn[name], prediction)  # may be repeated, so no process waits in it
         means, kept = with_smaller_batches(work, len(drawn[name].position), self.runtime)
         means = self._all_reduce(name, means)
         if scaler is None:
@@ -282,15 +283,23 @@ class Engine:
             self.schedulers[name].step()
         return means, kept
 
-    def _gradients(self, name: str, drawn: DrawnBatch) -> tuple[Losses, list[Tensor]]:
+    def _gradients(self, name: str, drawn: DrawnBatch, prediction: Tensor | None) -> tuple[Losses, list[Tensor]]:
         """Compute the gradients of this rank's part of the batch. They replace the gradients of the last step.
+
+        Args:
+            name: Name of the model.
+            drawn: The batch.
+            prediction: Mean prediction of the whole batch, with several processes. Shape (C,).
 
         Returns:
             Loss values to report, and the rows that the method passed to `Batch.keep`.
         """
         self.optimizers[name].zero_grad()
         scaler, means, kept = self.runtime.scaler, dict[str, float](), list[Tensor]()
+        if self.world.is_single and 0 < self.runtime.micro_batch < len(drawn.position):
+            prediction = self._mean_prediction(name, drawn)
         for part in self.parts(name, drawn):
+            part.mean_prediction = prediction
             with self.runtime.autocast():
                 terms = self.method.loss(name, part)
             loss = sum((term.coefficient * term.mean for term in terms.values()), torch.zeros((), device=self.device))
@@ -300,6 +309,17 @@ class Engine:
             means = {key: means.get(key, 0.0) + term.mean.item() for key, term in terms.items()}
             kept += part.kept
         return means, kept
+
+    @torch.no_grad()
+    def _mean_prediction(self, name: str, drawn: DrawnBatch) -> Tensor | None:
+        """Compute the mean prediction for a batch that is processed in parts, shape (C,); None if no loss needs it."""
+        if not self.method.balances(self.phase):
+            return None
+        total = torch.zeros(len(self.clip.classnames))
+        for part in self.parts(name, drawn):
+            with self.runtime.autocast():
+                total = total + self.method.probability(name, part).sum(dim=0).cpu()
+        return self.world.gather(total.unsqueeze(0)).sum(dim=0) / len(drawn.index)
 
     def parts(self, name: str, drawn: DrawnBatch) -> Iterator[Batch]:
         """Yield the micro-batches of this rank's part of a model's batch."""

@@ -17,8 +17,8 @@ SMALLEST = 1e-6  # lower bound of a mean prediction, whose logarithm is taken
 class Term(NamedTuple):
     """One term of a loss: a mean over a batch, as the sum over part of its images and the divisor of the whole batch.
 
-    A process or micro-batch has only part of a batch, and the means of all parts add up to that of the batch (but for
-    fairness, see `fairness_term`). The divisor counts as at least 1, so that small weights cannot make a large step.
+    A process or micro-batch has only part of a batch, and the means of all parts add up to that of the batch. The
+    divisor counts as at least 1, so that small weights cannot make a large step.
 
     Attributes:
         total: Sum over the images of this part, with gradients. A scalar.
@@ -62,23 +62,28 @@ def adjusted_cross_entropy(logits: Tensor, labels: PseudoLabels, batch: PseudoLa
     return weighted_cross_entropy(logits.float() + log_frequency.to(logits.device), labels, batch)
 
 
-def fairness_term(probability: Tensor, whole: int, weight: float) -> dict[str, Term]:
+def fairness_term(probability: Tensor, whole: int, weight: float, mean: Tensor | None = None) -> dict[str, Term]:
     """Compute the term that balances the predicted classes: -1/C sum_c log q_c, where q is the mean prediction.
 
-    If a batch is processed in parts, q is the mean of each part.
-
     Args:
-        probability: Predicted probabilities. Shape (n, C).
+        probability: Predicted probabilities of the images of a part of the batch. Shape (n, C).
         whole: Number of images in the whole batch.
         weight: Coefficient of the term; 0 for none.
+        mean: Mean prediction of the whole batch, without gradients. Shape (C,). The gradients are exact: that of
+            -log q_c is -1/q_c times that of q_c. If None, q is the mean of the part.
 
     Returns:
         The term under the name "unfair"; empty without one.
     """
     if not weight:
         return {}
-    unfair = -probability.mean(dim=0).clamp_min(SMALLEST).log().mean()
-    return {"unfair": Term(len(probability) * unfair, whole, weight)}
+    q = probability.mean(dim=0) if mean is None else mean.to(probability)
+    unfair = -q.clamp_min(SMALLEST).log().mean()
+    total = len(probability) * unfair
+    if mean is not None:
+        change = (probability - probability.detach()).sum(dim=0)  # zeros, with the gradients of the sums
+        total = total - (change / q)[q > SMALLEST].sum() / len(q)
+    return {"unfair": Term(total, whole, weight)}
 
 
 def average_predictions(logits: Sequence[Tensor]) -> Tensor:

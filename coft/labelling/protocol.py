@@ -185,6 +185,8 @@ class Batch:
         position: Positions of these images in the whole batch. Shape (n,).
         log_frequency: Log class frequencies of the labels that the batch is drawn from. Shape (C,).
         number: Number of the batch in its epoch.
+        mean_prediction: Mean of `Method.probability` over the whole batch, without gradients, if the batch is processed
+            in parts and the method balances its predictions; else None. Shape (C,).
         kept: Rows passed to `keep`.
     """
 
@@ -194,6 +196,7 @@ class Batch:
     position: Tensor
     log_frequency: Tensor
     number: int = 0
+    mean_prediction: Tensor | None = None
     kept: list[Tensor] = field(default_factory=list)
 
     def keep(self, rows: Tensor) -> None:
@@ -325,6 +328,14 @@ class Method:
     def drawn(self, batch: Any) -> Any:
         """Convert a batch from the loader to a `coft.images.batches.DrawnBatch` for each model, by name."""
         return batch
+
+    def balances(self, phase: int) -> bool:
+        """Return whether the loss of a phase balances the predicted classes of the whole batch."""
+        return False
+
+    def probability(self, name: str, batch: Batch) -> Tensor:
+        """Return the probabilities that a model predicts, for a loss that balances them. Shape (n, C)."""
+        raise NotImplementedError
 
     def keeps_rows(self, phase: int) -> bool:
         """Return whether `loss` passes rows to `Batch.keep` in a phase."""

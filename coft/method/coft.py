@@ -213,8 +213,17 @@ class CoFT(TwoPhases):
             batch: Batch with a strong and a weak view of each image.
         """
         losses = {"loss": weighted_cross_entropy(logits, self.relabelled(name, batch), batch.whole)}
-        fairness = FAIRNESS * self.settings.prior_tau * min(1.0, len(logits) / self.num_classes)
-        return losses | fairness_term(logits.float().softmax(dim=1), len(batch.whole.index), fairness)
+        whole = len(batch.whole.index)
+        fairness = FAIRNESS * self.settings.prior_tau * min(1.0, whole / self.num_classes)
+        return losses | fairness_term(logits.float().softmax(dim=1), whole, fairness, batch.mean_prediction)
+
+    def balances(self, phase: int) -> bool:
+        """Return whether the loss of a phase has the fairness term."""
+        return phase == 2 and self.settings.prior_tau > 0
+
+    def probability(self, name: str, batch: Batch) -> Tensor:
+        """Return the probabilities that a peer predicts for the strong views. Shape (n, C)."""
+        return self.peers[name].learner()(batch.views[:, 0])[0].float().softmax(dim=1)
 
     def relabelled(self, name: str, batch: Batch) -> PseudoLabels:
         """Return a batch's labels, renewed by the EMA of the peer that made them, on weak views.

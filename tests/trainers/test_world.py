@@ -36,7 +36,6 @@ def coft(run: Run, odd_shapes: Path) -> Run:
 
     def start(out: str, **settings: Any) -> Any:
         usual = {"DATALOADER__TRAIN_X__BATCH_SIZE": 7, "TRAINER__COFT__PHASE2__LR": 1e-5, "TRAIN__EVAL_FREQ": 0}
-        usual |= {"TRAINER__COFT__PRIOR_TAU": 0.0}  # no fairness term, which is that of each part of a batch
         return run("CoFT", "vit", out=out, root=odd_shapes, **(usual | settings))
 
     return start

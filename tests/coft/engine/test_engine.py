@@ -94,8 +94,7 @@ def test_micro_batches_equal_whole_batches_in_float64(make: Callable[..., Any]) 
         for size in (0, 3):
             images = ToyImages()
             backbone = ToyBackbone(images, dtype=torch.float64)
-            settings = SHORTER | {"prior_tau": 0.0}  # the fairness term is that of each part
-            method = make(settings, images=images, backbone=backbone, runtime=Runtime(1, micro_batch=size))
+            method = make(SHORTER, images=images, backbone=backbone, runtime=Runtime(1, micro_batch=size))
             losses.append(train(method))
             trained.append(weights(method))
     for key, value in trained[0].items():

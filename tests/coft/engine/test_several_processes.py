@@ -33,7 +33,6 @@ from tests.coft.toys import (
 from tests.worlds import double_precision, in_world
 
 RELATIVE = 1e-6
-UNBALANCED: dict[str, Any] = {"prior_tau": 0.0}  # no fairness term, which is that of each part of a batch
 SIZES = {
     "odd": {"count": 29},
     "smaller than a batch": {"count": 11, "batch_size": 12},
@@ -49,11 +48,11 @@ def plus(**options: Any) -> Any:
         return PseudoLabels.of_pool(partner.label, torch.arange(len(partner.label)) % 3 > 0)
 
     slow = Phase2(epochs=3, lr=1e-4)  # Adam makes large steps out of rounding errors
-    return make_plus(UNBALANCED | {"contrast": Contrast(0.5), "phase2": slow}, filter=two_thirds, **options)
+    return make_plus({"contrast": Contrast(0.5), "phase2": slow}, filter=two_thirds, **options)
 
 
 METHODS: dict[str, Make] = {
-    "CoFT": partial(make_coft, UNBALANCED),
+    "CoFT": make_coft,
     "CoFT+": plus,
     "DeFT": partial(make_method, DeFT, DeFTSettings(**PHASES)),
     "self-training": partial(make_method, SelfTraining, SelfTrainingSettings(epochs=3, lr=1e-3, refresh=1)),
@@ -138,7 +137,7 @@ def test_weights_in_float64_differ_by_1e_12_at_most(tmp_path: Path) -> None:
 
     def run(world: World) -> dict[str, Any]:
         images = ToyImages(world=world, count=29)
-        settings = UNBALANCED | {"contrast": Contrast(0.5), "phase2": Phase2(epochs=3, lr=1e-3)}
+        settings = {"contrast": Contrast(0.5), "phase2": Phase2(epochs=3, lr=1e-3)}
         backbone = ToyBackbone(images, dtype=torch.float64)
         method = make_plus(settings, images=images, backbone=backbone, runtime=Runtime(1, world=world))
         train(method)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from coft.labelling.losses import adjusted_cross_entropy, average_predictions, log_mean, weighted_cross_entropy
+from coft.labelling.losses import (
+    adjusted_cross_entropy,
+    average_predictions,
+    fairness_term,
+    log_mean,
+    weighted_cross_entropy,
+)
 from coft.labelling.pseudo_labels import PseudoLabels
 
 
@@ -59,6 +67,27 @@ def test_cross_entropy_with_zero_weights_is_zero_with_zero_gradients() -> None:
     loss = adjusted_cross_entropy(logits, labels, labels, labels.log_frequency(3)).mean
     loss.backward()
     assert loss.item() == 0 and torch.equal(logits.grad, torch.zeros(3, 3))
+
+
+def test_fairness_equals_a_naive_loop_also_in_parts() -> None:
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+    logits.data[:, 2] -= 40  # a class that vanishes has no gradient
+    probability = logits.softmax(dim=1)
+    mean = [sum(float(row[c]) for row in probability.detach()) / 6 for c in range(3)]
+    expected = -sum(math.log(max(q, 1e-6)) for q in mean) / 3
+    whole = fairness_term(probability, 6, 0.7)["unfair"]
+    assert whole.mean.item() == pytest.approx(expected) and whole.coefficient == 0.7
+    naive = -sum(torch.log(sum(row[c] for row in probability) / 6) for c in range(2)) / 3
+    gradient = torch.autograd.grad(naive, logits, retain_graph=True)[0]
+    parts = [
+        fairness_term(probability[part], 6, 0.7, torch.tensor(mean, dtype=torch.float64))["unfair"]
+        for part in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
+    assert sum(part.mean.item() for part in parts) == pytest.approx(expected)
+    for losses in ([whole], parts):
+        total = sum(term.mean for term in losses)
+        torch.testing.assert_close(torch.autograd.grad(total, logits, retain_graph=True)[0], gradient)
+    assert fairness_term(probability, 6, 0.0) == {}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -56,7 +56,8 @@ def test_the_loss_equals_a_naive_loop(tau: float) -> None:
         expected = {"unfair": -sum(map(math.log, mean)) / CLASSES} if tau else {}
         assert {key: term.mean.item() for key, term in losses.items() if key != "loss"} == pytest.approx(expected)
         assert all(losses[key].coefficient == 2 * tau for key in expected)
-        two = replace(part, views=part.views[:2], labels=part.labels.at(slice(0, 2)))  # fewer images than classes
+        two = part.labels.at(slice(0, 2))  # fewer images than classes
+        two = replace(part, views=part.views[:2], labels=two, whole=two)
         assert all(method.loss(name, two)[key].coefficient == 2 * tau * 2 / CLASSES for key in expected)
 
 
