@@ -221,7 +221,7 @@ def test_a_full_disk_is_reported(adapt: Any, folder: Path, tmp_path: Path, monke
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(coft.UserError, match=r"out: cannot be written to \(No space left on device\); check the disk"):
+    with pytest.raises(coft.UserError, match=r"out: cannot be written to \(No space left on device\); make room"):
         adapt(folder, output=tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.tmp*")) and not (tmp_path / "out" / state.FILE).exists()
 
