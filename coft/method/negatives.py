@@ -53,7 +53,7 @@ def fit_negatives(
 def class_balanced(labels: Labels, num_classes: int) -> dict[str, PseudoLabels]:
     """Weight labels by inverse class frequency, so that all classes count about equally.
 
-    The logits l+ are trained with log class frequencies added and tested without them; d must not bring them back.
+    Otherwise d would favour the classes that have more labels.
     """
     frequency = {name: kept.log_frequency(num_classes) for name, kept in labels.items()}
     return {
