@@ -29,6 +29,9 @@ def test_rows_equal_those_of_the_tensor(rows: int, monkeypatch: pytest.MonkeyPat
     assert len(lazy) == 64 and torch.equal(lazy.all(), x) and torch.equal(lazy.at(index), x[index])
     torch.testing.assert_close(lazy.mean(), x.mean(dim=0))
     torch.testing.assert_close(lazy.inner(Table.of(x[:, :2])), x.t() @ x[:, :2])
+    group = torch.arange(64) % 3
+    sums = torch.stack([*(x[group == g].sum(dim=0) for g in range(3)), torch.zeros(5)])
+    torch.testing.assert_close(lazy.sum_by(group, 4), sums)
     assert lazy.at(torch.empty(0, dtype=torch.long)).shape == (0, 5)
 
 

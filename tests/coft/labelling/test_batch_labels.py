@@ -13,6 +13,7 @@ from coft.core.table import Table
 from coft.labelling.batch_labels import BatchLabeller
 from coft.labelling.classifier import Classifier
 from coft.labelling.predictor import final_classifier
+from coft.labelling.prototypes import probability_by_image
 from tests.coft.naive import softmax
 
 SCALE = 6.0
@@ -43,3 +44,10 @@ def test_labels_equal_a_naive_loop(tau: float) -> None:
     by_text_alone = (SCALE * views @ texts.t() - tau * torch.tensor(prior).log()).argmax(dim=1)
     assert by_text_alone.tolist() != expected  # both sides count
     assert BatchLabeller.from_state(labeller.state_dict()).label_views(model, views).tolist() == expected
+
+
+def test_image_probabilities_are_in_full_precision() -> None:
+    features, prototypes = (random_unit(count, seed).float() for count, seed in ((20, 1), (4, 2)))
+    expected = probability_by_image(features, prototypes, 100.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(probability_by_image(features, prototypes, 100.0), expected)
