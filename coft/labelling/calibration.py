@@ -1,8 +1,7 @@
-"""Calibration without labels: temperatures of scores, fitted to the frozen CLIP's belief about the same images.
+"""Calibration without labels: temperatures of scores, fitted to pseudo-labels and to the frozen CLIP's belief.
 
-Without labels, the share of right pseudo-labels is unknown, but two estimates bound it. That every first label is
-right is too much, because a trained model repeats errors of these labels. The frozen CLIP's own expected accuracy is
-too little, because a trained model corrects some errors. Scores are calibrated to the mean of both.
+The share of right pseudo-labels is unknown, but two estimates bound it. That all are right is too much. What the frozen
+CLIP believes is too little, because a trained model corrects some of its errors. Scores are calibrated to the mean.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from coft.core.table import Table
 
 SAMPLE = 4096  # maximum number of images that a temperature is fitted to
 HALF_WEIGHT_COUNT = 5  # images per class at which the Gaussians have half of the weight
-LOG_T_RANGE, BISECTION_STEPS = (
-    (-3.0, 9.0),
-    48,
-)  # bisection of log T; if it were coarser, rounding of the sums could make T jump
+LOG_T_RANGE = (-3.0, 9.0)  # of the bisection
+BISECTION_STEPS = 48  # if they were fewer, rounding of the sums could make T jump
 
 MAX_CALIBRATION_GAP = 0.13  # largest gap of mean confidence and accuracy on the development units (docs/results.md)
 
@@ -43,22 +40,6 @@ class Belief:
     scores: Table
     spread: Table | None = None
 
-    def temperature(self, scores: Table) -> float:
-        """Fit the temperature by which scores of all images, shape (N, C), are divided."""
-        index = evenly_spaced(len(scores))
-        return self.temperature_at(index, scores.at(index))
-
-    def temperature_at(self, index: Tensor, scores: Tensor) -> float:
-        """Fit the temperature by which scores are divided, on a subset of the images.
-
-        Args:
-            index: Indices of the images. Shape (n,).
-            scores: Scores of these images. Shape (n, C).
-        """
-        believed = self.probabilities(index)
-        surely = F.one_hot(believed.argmax(dim=1), believed.shape[1])
-        return fit_temperature(scores.double(), (believed + surely) / 2)
-
     def probabilities(self, index: Tensor) -> Tensor:
         """Return the belief about some images, with less weight on the Gaussians if there are few images per class.
 
@@ -76,6 +57,36 @@ class Belief:
         of_class = len(self.scores) / log_p.shape[1]
         share = of_class / (of_class + HALF_WEIGHT_COUNT)
         return ((1 - share) * self.spread.at(index).double().log_softmax(dim=1) + share * log_p).softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Fits temperatures of scores to some images: to the mean of their pseudo-labels and of the belief about them.
+
+    Attributes:
+        belief: The belief.
+        index: Indices of the images. Shape (n,).
+        label: Pseudo-labels of these images. Shape (n,).
+    """
+
+    belief: Belief
+    index: Tensor
+    label: Tensor
+
+    @classmethod
+    def of_pool(cls, belief: Belief, label: Tensor) -> Calibration:
+        """Choose evenly spaced images of the pool, whose pseudo-labels have shape (N,)."""
+        index = evenly_spaced(len(label))
+        return cls(belief, index, label[index])
+
+    def temperature(self, scores: Tensor) -> float:
+        """Fit the temperature by which the scores of these images, shape (n, C), are divided."""
+        believed = self.belief.probabilities(self.index)
+        return fit_temperature(scores.double(), (believed + F.one_hot(self.label, believed.shape[1])) / 2)
+
+    def temperature_of(self, scores: Table) -> float:
+        """Fit the temperature by which the scores of all images, shape (N, C), are divided."""
+        return self.temperature(scores.at(self.index))
 
 
 def evenly_spaced(count: int) -> Tensor:

@@ -16,23 +16,23 @@ from torch import Tensor
 from coft.core.errors import UserError
 from coft.core.table import Table
 from coft.labelling.batch_labels import BatchLabeller
-from coft.labelling.calibration import Belief, evenly_spaced
+from coft.labelling.calibration import Belief, Calibration, evenly_spaced
 from coft.labelling.classifier import CLEAN_RULES, HEADS, Classifier
 from coft.labelling.first_labels import initial_scores, likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy, fairness_term, weighted_cross_entropy
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import Predictor, final_classifier, zero_shot
 from coft.labelling.protocol import Batch, Encoders, Engine, Observer, Stream
-from coft.labelling.pseudo_labels import Predictions, PseudoLabels
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
 from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
 
 from .coft_settings import FITTED, NONE, CoFTSettings
-from .filters import FILTERS, OWN, SEED_FILTERS, Filter, SeedFilter, min_softmax, weigh_seeds
+from .filters import FILTERS, OWN, SEED_FILTERS, Filter, SeedFilter, weigh_seeds
 from .guard import guard_fires
 from .negative_prompt import expected_dual_loss
 from .negatives import class_balanced, fit_negatives, rows_getter
 from .peer import Peer
-from .predicting import clean_labels, predict
+from .predicting import clean_labels, label_scores, probabilities
 from .two_phases import NAMES, TwoPhases
 
 REFRESH = 2  # all images are relabelled every REFRESH epochs of Phase II
@@ -107,9 +107,9 @@ class CoFT(TwoPhases):
         return Belief(*initial_scores(features, text, scale, tau, self.neighbours))
 
     @property
-    def calibration_belief(self) -> Belief | None:
-        """The belief that calibrates p_clean and softmax; None with the rule "sigmoid", which is not calibrated."""
-        return self.belief if self.settings.clean_rule == "softmax" else None
+    def calibrates(self) -> bool:
+        """Whether p_clean and softmax are calibrated: not with the rule "sigmoid"."""
+        return self.settings.clean_rule == "softmax"
 
     # ---------------------------------------------------------------- labels of an epoch
 
@@ -133,8 +133,9 @@ class CoFT(TwoPhases):
         features = self.engine.encode_some(self.teacher_encoders, index)
         for name, partner in PARTNERS.items():
             log_odds = final_classifier(teachers[partner]).log_odds(Table.of(features[partner])).all()
-            if self.calibration_belief:
-                log_odds = log_odds / self.calibration_belief.temperature_at(index[partner], log_odds)
+            if self.calibrates:
+                calibration = Calibration(self.belief, index[partner], seeds[name].label)
+                log_odds = log_odds / calibration.temperature(log_odds)
             clean = CLEAN_RULES[self.settings.clean_rule](log_odds)
             of_label = clean.gather(1, seeds[name].label.unsqueeze(1)).squeeze(1)
             self.labels[name] = self.seed_filter(seeds[name], of_label)
@@ -152,19 +153,29 @@ class CoFT(TwoPhases):
         encoders are better than the frozen CLIP, whose features define the neighbours.
         """
         settings, first = self.settings, not self.trains or self.epoch == self.settings.phase1.epochs
-        graph, belief = self.neighbours if first else None, self.calibration_belief
+        graph, tau = self.neighbours if first else None, settings.prior_tau
         features = self.engine.encode(self.teacher_encoders, settings.label_views)
         models = {name: final_classifier(model) for name, model in self.teachers().items()}
-        predictions = {
-            name: predict(features[name], model, settings.prior_tau, settings.clean_rule, belief, graph)
-            for name, model in models.items()
-        }
+        scores = {name: label_scores(features[name], model, tau, graph) for name, model in models.items()}
+        labels = {name: likeliest(each) for name, each in scores.items()}
         if self.trains and self.phase(self.epoch) == 2:
             self.batch_labellers = {
-                name: BatchLabeller.of_pool(predictions[name].label, features[name], model, settings.prior_tau)
-                for name, model in models.items()
+                name: BatchLabeller.of_pool(labels[name], features[name], model, tau) for name, model in models.items()
             }
-        return self.filter_labels(self.fit_to_predictions(features, predictions))
+        judged = {name: labels[source] for name, source in self.sources.items()}
+        calibrations = {name: self.calibration(label) for name, label in judged.items()}
+        softmax = {name: probabilities(each, calibrations[name]) for name, each in scores.items()}
+        if self.trains and self.fits_negatives:
+            self.fit_to_labels(features, judged, softmax)
+        clean = {
+            name: clean_labels(features[name], final_classifier(model), tau, settings.clean_rule, calibrations[name])
+            for name, model in self.teachers().items()
+        }
+        return self.filter_labels({name: Predictions(labels[name], softmax[name], clean[name]) for name in NAMES})
+
+    def calibration(self, label: Tensor) -> Calibration | None:
+        """Return the calibration to pseudo-labels of all images, shape (N,); None without one."""
+        return Calibration.of_pool(self.belief, label) if self.calibrates else None
 
     def is_due(self, epoch: int) -> bool:
         """Return whether all images are relabelled in an epoch of Phase II."""
@@ -244,7 +255,7 @@ class CoFT(TwoPhases):
 
     def finish(self, epoch: int) -> None:
         """Fit the negative vectors to the last labels after the last epoch, and calibrate the tested models."""
-        if not (self.trains and epoch + 1 == self.epochs and (self.fits_negatives or self.calibration_belief)):
+        if not (self.trains and epoch + 1 == self.epochs and (self.fits_negatives or self.calibrates)):
             return
         index = evenly_spaced(self.num_images)
         features = self.engine.encode_some(self.inference_encoders, dict.fromkeys(NAMES, index))
@@ -254,24 +265,24 @@ class CoFT(TwoPhases):
             if len(index) == self.num_images:
                 encode = rows_getter({name: Table.of(rows) for name, rows in features.items()})
             self.fit(self.inference_models(), class_balanced(kept, self.num_classes), encode)
-        if self.calibration_belief:
+        if self.calibrates:
             self.temperatures = self.final_temperatures(index, features)
 
-    def fit_to_predictions(
-        self, features: Mapping[str, Table], predictions: dict[str, Predictions]
-    ) -> dict[str, Predictions]:
-        """Fit each teacher's negative vectors to its partner's labels of all images, and compute p_clean from them.
+    def fit_to_labels(
+        self, features: Mapping[str, Table], labels: Mapping[str, Tensor], softmax: Mapping[str, Table]
+    ) -> None:
+        """Fit each teacher's negative vectors to labels of all images, weighted by the minimum of both peers' softmax.
 
-        The weight of a label is the minimum of both peers' softmax. With `filter` "own", the labels are the peer's own.
+        Args:
+            features: Features of all images by each teacher. Shape (N, embed_dim) each.
+            labels: The labels: those of its partner, or with `filter` "own" its own. Shape (N,) each.
+            softmax: Class probabilities by each teacher. Shape (N, C) each.
         """
-        if not (self.trains and self.fits_negatives):
-            return predictions
-        labels = {name: min_softmax(predictions[name], predictions[self.sources[name]]) for name in NAMES}
-        self.fit(self.teachers(), labels, rows_getter(features))
-        args = self.settings.prior_tau, self.settings.clean_rule, self.calibration_belief
-        models = {name: final_classifier(model) for name, model in self.teachers().items()}
-        clean = {name: clean_labels(features[name], model, *args) for name, model in models.items()}
-        return {name: replace(prediction, clean=clean[name]) for name, prediction in predictions.items()}
+        weighted = {}
+        for name, label in labels.items():
+            weights = (at_label(softmax[each], label) for each in (name, self.sources[name]))
+            weighted[name] = PseudoLabels.of_pool(label, torch.minimum(*weights))
+        self.fit(self.teachers(), weighted, rows_getter(features))
 
     def fit(self, models: Mapping[str, Classifier], labels: Mapping[str, PseudoLabels], features_of: Any) -> None:
         """Fit the peers' negative vectors to labels; see `fit_negatives`."""
@@ -288,8 +299,9 @@ class CoFT(TwoPhases):
         temperatures = {}
         for name, model in self.inference_models().items():
             logits, log_odds = final_classifier(model).classify(features[name].to(model.device))
-            at = partial(self.belief.temperature_at, index)
-            temperatures[name] = at(logits.cpu()), at(log_odds.cpu()) if self.settings.negative != NONE else 1.0
+            label = self.batch_labellers[self.sources[name]].label[index]
+            fit = Calibration(self.belief, index, label).temperature
+            temperatures[name] = fit(logits.cpu()), fit(log_odds.cpu()) if self.settings.negative != NONE else 1.0
         return temperatures
 
     @property

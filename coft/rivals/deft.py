@@ -16,11 +16,11 @@ from coft.labelling.first_labels import likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.predictor import Predictor, final_classifier
 from coft.labelling.protocol import Batch, Engine, Observer
-from coft.labelling.pseudo_labels import PseudoLabels, at_label
+from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
 from coft.labelling.seeds import top_per_class
 from coft.method.negative_prompt import draw_complement, dual_loss
 from coft.method.peer import Peer
-from coft.method.predicting import predict
+from coft.method.predicting import clean_labels, label_scores, probabilities
 from coft.method.two_phases import NAMES, TwoPhases
 
 WARMUP_STEPS = 100  # steps of Phase I before labels are filtered, since the negative prompt has learned nothing yet
@@ -129,10 +129,9 @@ class DeFT(TwoPhases):
         """Keep the labels that each model of Phase I considers clean."""
         predictions, labels = {}, {}
         for name, features in self.engine.encode(self.prompted_encoders).items():
-            label = self.labels[name].label
-            prediction = replace(
-                predict(features, final_classifier(self.peers[name].prompted()), 0.0, "sigmoid"), label=label
-            )
+            label, model = self.labels[name].label, final_classifier(self.peers[name].prompted())
+            softmax = probabilities(label_scores(features, model, tau=0.0))
+            prediction = Predictions(label, softmax, clean_labels(features, model, 0.0, "sigmoid"))
             predictions[name] = prediction
             score = prediction.p_clean(label)
             labels[name] = self.weigh(PseudoLabels.of_pool(label), score > 0.5, score)

@@ -127,21 +127,21 @@ def temperature(g: Tensor, prior: Tensor) -> float:
     return math.exp(low)
 
 
-def calibrated(method: Any, scores: Tensor) -> Tensor:
+def calibrated(method: Any, scores: Tensor, labels: list[int]) -> Tensor:
     """Scores of all images, divided by their temperature. Shape (N, C)."""
-    return scores / temperature_of(method, scores, list(range(len(scores))))
+    return scores / temperature_of(method, scores, list(range(len(scores))), labels)
 
 
-def temperature_of(method: Any, scores: Tensor, index: list[int]) -> float:
-    """Temperature of the scores of some images; the target averages the belief and its likeliest class."""
+def temperature_of(method: Any, scores: Tensor, index: list[int], labels: list[int]) -> float:
+    """Temperature of the scores of some images; the target averages the belief and the labels of these images."""
     target, belief = [], method.belief
     n = method.num_images / method.num_classes
     for with_gaussians, without in zip(belief.scores.all().tolist(), belief.spread.all().tolist(), strict=True):
         a, b = softmax(with_gaussians), softmax(without)
         row = [math.exp((n * math.log(p) + 5 * math.log(q)) / (n + 5)) for p, q in zip(a, b, strict=True)]
-        target.append([(p / sum(row) + (p == max(row))) / 2 for p in row])
-    chosen = torch.tensor([target[i] for i in index], dtype=torch.float64)
-    return temperature(scores.double(), chosen)
+        target.append([p / sum(row) for p in row])
+    chosen = [[(p + (c == y)) / 2 for c, p in enumerate(target[i])] for i, y in zip(index, labels, strict=True)]
+    return temperature(scores.double(), torch.tensor(chosen, dtype=torch.float64))
 
 
 def p_clean(d: list[float], label: int, rule: str) -> float:

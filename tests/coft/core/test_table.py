@@ -81,13 +81,15 @@ BOUNDED = """
 import resource, sys, torch
 from coft.core import table
 from coft.core.table import Table
-from coft.labelling.calibration import Belief
+from coft.labelling.calibration import Belief, Calibration
+from coft.labelling.first_labels import likeliest
 from coft.labelling.neighbours import NeighbourGraph
 from coft.labelling.predictor import FinalClassifier
 from coft.labelling.seeds import select_seeds
 from coft.method.filters import min_p_clean
 from coft.method.guard import measure_knowledge
-from coft.method.predicting import predict
+from coft.labelling.pseudo_labels import Predictions
+from coft.method.predicting import clean_labels, label_scores, probabilities
 torch.set_num_threads(1)
 table.ROWS = int(sys.argv[1])
 N, C, DIM = 40_000, 128, 16  # scores of one kind, of all images, take 20 MiB in fp32
@@ -102,9 +104,15 @@ select_seeds(logits, 20, C)
 measure_knowledge(logits)
 graph = NeighbourGraph(features[0], 2, most=1000)
 belief = Belief(logits)
-own, other = (predict(rows, model, 0.5, "softmax", belief, graph) for rows, model in zip(features, models))
-min_p_clean(own, other).log_frequency(C)
-own.margin, other.confidence
+scores = [label_scores(rows, model, 0.5, graph) for rows, model in zip(features, models)]
+labels = [likeliest(each) for each in scores]
+pairs = []
+for rows, model, each, label, judged in zip(features, models, scores, labels, reversed(labels)):
+    calibration = Calibration.of_pool(belief, judged)
+    clean = clean_labels(rows, model, 0.5, "softmax", calibration)
+    pairs.append(Predictions(label, probabilities(each, calibration), clean))
+min_p_clean(*pairs).log_frequency(C)
+pairs[0].margin, pairs[1].confidence
 print("done")
 """
 

@@ -7,7 +7,7 @@ import torch
 
 from coft.core.table import Table
 from coft.labelling import calibration
-from coft.labelling.calibration import Belief, evenly_spaced, fit_temperature
+from coft.labelling.calibration import Belief, Calibration, evenly_spaced, fit_temperature
 from tests.coft import naive
 
 
@@ -24,17 +24,21 @@ def random_scores(seed: int, count: int = 60, classes: int = 4) -> torch.Tensor:
     return 3 * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def test_the_target_averages_the_belief_and_its_likeliest_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    belief_scores, scores = random_scores(0), 10 * random_scores(1)
-    belief = Belief(Table.of(belief_scores))
-    target = torch.stack([(p + (p == p.max()).double()) / 2 for p in belief_scores.softmax(dim=1)])
-    assert belief.temperature(Table.of(scores)) == pytest.approx(naive.temperature(scores, target), rel=1e-4)
+def test_the_target_averages_belief_and_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    belief, scores = Belief(Table.of(random_scores(0))), 10 * random_scores(1)
+    label = torch.randint(4, (60,), generator=torch.Generator().manual_seed(2))
+    rows = zip(random_scores(0).softmax(dim=1), label.tolist(), strict=True)
+    target = torch.stack([(p + torch.tensor([float(c == y) for c in range(4)])) / 2 for p, y in rows])
+    pool = Calibration.of_pool(belief, label)
+    assert pool.temperature_of(Table.of(scores)) == pytest.approx(naive.temperature(scores, target), rel=1e-4)
     index = torch.tensor([50, 3, 17])
-    expected = naive.temperature(scores[index], target[index])
-    assert belief.temperature_at(index, scores[index]) == pytest.approx(expected, rel=1e-4)
+    some = Calibration(belief, index, label[index])
+    assert some.temperature(scores[index]) == pytest.approx(naive.temperature(scores[index], target[index]), rel=1e-4)
+    assert some.temperature_of(Table.of(scores)) == some.temperature(scores[index])
     monkeypatch.setattr(calibration, "SAMPLE", 20)  # every third
     assert evenly_spaced(60).tolist() == list(range(0, 60, 3)) and evenly_spaced(61).tolist() == list(range(0, 61, 4))
-    assert belief.temperature(Table.of(scores)) == pytest.approx(naive.temperature(scores[::3], target[::3]), rel=1e-4)
+    every_third = Calibration.of_pool(belief, label).temperature_of(Table.of(scores))
+    assert every_third == pytest.approx(naive.temperature(scores[::3], target[::3]), rel=1e-4)
 
 
 @pytest.mark.parametrize(("count", "share"), [(20, 0.5), (60, 0.75)])  # of four classes
@@ -48,5 +52,6 @@ def test_the_mixture_has_less_weight_with_few_images(count: int, share: float) -
 
 
 def test_the_temperature_is_proportional_to_the_scale_of_scores() -> None:
-    belief, scores = Belief(Table.of(random_scores(0))), random_scores(0) + random_scores(1) / 3
-    assert belief.temperature(Table.of(7 * scores)) == pytest.approx(7 * belief.temperature(Table.of(scores)), rel=1e-4)
+    scores = random_scores(0) + random_scores(1) / 3
+    pool = Calibration.of_pool(Belief(Table.of(random_scores(0))), random_scores(0).argmax(dim=1))
+    assert pool.temperature(7 * scores) == pytest.approx(7 * pool.temperature(scores), rel=1e-4)

@@ -140,9 +140,9 @@ def test_the_prediction_is_the_mean_of_the_peers_probabilities(classify: str, un
             logits, odds = classifier(images)
             pool_scores = classifier(pixels)
         if finished:
-            logits, odds = (
-                x / naive.temperature_of(method, y, pool) for x, y in zip((logits, odds), pool_scores, strict=True)
-            )
+            labels = method.observer.labels[-1][0][PARTNER[name]].label.tolist()
+            temperatures = [naive.temperature_of(method, each, pool, labels) for each in pool_scores]
+            logits, odds = (x / t for x, t in zip((logits, odds), temperatures, strict=True))
         scores = {"both-prompts": (logits + odds) / 2, "positive": logits}
         torch.testing.assert_close(reported[name], scores.pop(classify).softmax(dim=1))
         assert not any(torch.allclose(reported[name], other.softmax(dim=1)) for other in scores.values())

@@ -50,7 +50,7 @@ def test_they_are_fitted_to_the_partner_s_labels_at_each_labelling(filter: str, 
         torch.testing.assert_close(teacher.negative, negative)
         positive, scale = F.normalize(teacher.positive, dim=-1), teacher.scale
         odds = naive.without_prior(scale * features @ (positive - F.normalize(negative, dim=-1)).t())
-        odds = naive.calibrated(method, odds)
+        odds = naive.calibrated(method, odds, labels.tolist())
         torch.testing.assert_close(predictions[name].clean.all(), odds.softmax(dim=1), rtol=1e-4, atol=1e-5)
 
 

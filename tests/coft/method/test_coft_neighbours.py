@@ -54,12 +54,14 @@ def assert_predicted(predictions: Predictions, expected: Expected) -> None:
 
 def first_predictions(method: Any, name: str, rule: str) -> Expected:
     """Labels and probabilities with propagation, and p_clean without."""
-    features, adapted = naive.clip_features(method), naive.teacher_features(method)[name]
-    logits, odds = naive.teacher_scores(method)[name]
-    scores = naive.mixture(adapted, naive.without_prior(spread(features, logits))).log()
+    features, adapted = naive.clip_features(method), naive.teacher_features(method)
+    before = {peer: naive.without_prior(spread(features, naive.teacher_scores(method)[peer][0])) for peer in PEERS}
+    scores = {peer: naive.mixture(adapted[peer], before[peer]).log() for peer in PEERS}
+    labels = {peer: scores[peer].argmax(dim=1).tolist() for peer in PEERS}
+    probability, odds = scores[name], naive.teacher_scores(method)[name][1]
     if rule == "softmax":
-        scores, odds = (naive.calibrated(method, x) for x in (scores, odds))
-    return scores.argmax(dim=1).tolist(), scores.softmax(dim=1), clean(odds, rule)
+        probability, odds = (naive.calibrated(method, x, labels[PARTNER[name]]) for x in (probability, odds))
+    return labels[name], probability.softmax(dim=1), clean(odds, rule)
 
 
 @pytest.mark.usefixtures("no_seed_limit")
@@ -105,8 +107,9 @@ def test_later_labels_are_not_propagated(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(NeighbourGraph, "spread", lambda *args: pytest.fail("propagated"))
     method.engine.begin_epoch(FIRST + 2)
     scores = naive.teacher_scores(method)
-    for name in PEERS:
-        logits, odds = (naive.calibrated(method, x) for x in scores[name])
+    for name, partner in PARTNER.items():
+        labels = scores[partner][0].argmax(dim=1).tolist()
+        logits, odds = (naive.calibrated(method, x, labels) for x in scores[name])
         expected = logits.argmax(dim=1).tolist(), logits.softmax(dim=1), odds.softmax(dim=1)
         assert_predicted(method.observer.labels[1][0][name], expected)
 

@@ -209,6 +209,7 @@ def test_descriptions_are_mixed_into_seeds_and_predictions() -> None:
             ) + PREDICTION_DESCRIPTION_SHARE * describe(1.0)
             logits = 6 * features @ F.normalize(mixed, dim=-1).t()
             plain_logits, odds = model.classify(features)  # temperatures are fitted to vectors without descriptions
-        logits = logits / naive.temperature_of(method, plain_logits, list(range(len(images))))
-        odds = naive.calibrated(method, odds)
+        labels = method.observer.labels[-1][0][PARTNER[name]].label.tolist()
+        logits = logits / naive.temperature_of(method, plain_logits, list(range(len(images))), labels)
+        odds = naive.calibrated(method, odds, labels)
         torch.testing.assert_close(reported[name], ((logits + odds) / 2).softmax(dim=1), rtol=1e-4, atol=1e-5)

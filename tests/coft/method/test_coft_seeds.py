@@ -69,7 +69,7 @@ def partner_p_clean(method: Any, partner: str, seeds: PseudoLabels, rule: str) -
         vectors = F.normalize(model.positive, dim=-1) - F.normalize(model.negative, dim=-1)
         odds = model.scale * features @ vectors.t()
     if rule == "softmax":
-        odds = odds / naive.temperature_of(method, odds, seeds.index.tolist())
+        odds = odds / naive.temperature_of(method, odds, seeds.index.tolist(), seeds.label.tolist())
     return [naive.p_clean(d, y, rule) for d, y in zip(odds.tolist(), seeds.label.tolist(), strict=True)]
 
 
