@@ -101,6 +101,11 @@ VIEWS: dict[str, Callable[[Inputs], View]] = {
 }
 
 
+def num_views(kind: str) -> int:
+    """Return how many views of an image a kind, a key of `VIEWS`, stacks."""
+    return len(kind.split(" and "))
+
+
 def _natural(size: int, mode: InterpolationMode) -> tuple[Transforms, Transforms]:
     return [], [v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=mode), v2.RandomHorizontalFlip()]
 
