@@ -48,8 +48,9 @@ def test_config_of_local_backbone_file(checkpoints: dict[str, Path]) -> None:
     argv = arguments("CoFT", "digits", "--backbone", str(checkpoints["vit"]))
     assert value(argv, "--config-file").endswith("embedded.yaml")
     assert value(argv, "--output-dir") == "output/digits/CoFT/vit/seed1"
-    assert launch.trainer_config("CoFT", "RN101").name == "rn50.yaml"
+    assert launch.trainer_config("CoFT", "RN101").name == "default.yaml"
     assert launch.trainer_config("CoOp", "RN101").name == "rn101.yaml"
+    assert launch.trainer_config("UPL", "RN101").name == "rn50_ep50.yaml"
 
 
 def test_epochs_of_coop_on_imagenet_do_not_depend_on_shots() -> None:
@@ -112,7 +113,7 @@ def test_open_clip_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert value(argv, "--config-file").endswith("CoFT/photo.yaml")  # a light CNN
         assert value(argv, "--output-dir") == "output/digits/CoFT/open_clip_my_cnn/seed1"
     heavy = arguments("CoFT", "digits", "--backbone", "open_clip:RN50/openai")
-    assert value(heavy, "--config-file").endswith("CoFT/rn50.yaml")
+    assert value(heavy, "--config-file").endswith("CoFT/default.yaml")
     argv = arguments("UPL", "digits", "--backbone", "open_clip:ViT-B-16/laion2b_s34b_b88k")
     assert value(argv, "--backbone") == "open_clip:ViT-B-16/laion2b_s34b_b88k"
     assert value(argv, "--config-file").endswith("UPL/vit_b16_ep50.yaml")

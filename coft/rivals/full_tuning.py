@@ -39,8 +39,7 @@ class TuningSettings:
 class EqualStepsSettings:
     """Settings of rivals that can have as many steps as CoFT."""
 
-    equal_steps: bool = setting(False, "train as many steps as both phases of CoFT: PHASE1_STEPS beside the epochs")
-    phase1_steps: int = setting(0, "steps of CoFT's Phase I, for EQUAL_STEPS; 0: CoFT's default", at_least=0)
+    equal_steps: bool = setting(False, "train CoFT's steps of Phase I, too, by its defaults, in whole epochs")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class FullTuning(Method):
         self.students = {name: self.make_student(name).to(engine.device) for name in self.names}
         self.models = dict(self.students)
         if getattr(settings, "equal_steps", False):
-            more = settings.phase1_steps or coft_phase1_steps(engine.images, len(engine.clip.classnames))
+            more = coft_phase1_steps(engine.images, len(engine.clip.classnames))
             self.epochs += -(-more // self.steps(1))
 
     # ---------------------------------------------------------------- what differs

@@ -16,7 +16,7 @@ from coft.labelling.neighbours import NeighbourGraph, log_of, neighbour_count
 from coft.labelling.predictor import linear
 from coft.labelling.prior import correct_prior
 from coft.method.coft_settings import CoFTSettings, Phase1
-from coft.rivals import coft_labels
+from coft.rivals import coft_labels, full_tuning
 from tests.coft.naive import without_prior, zero_shot_logits
 from tests.coft.rivals.making import make_tuning
 from tests.coft.toys import (
@@ -160,10 +160,13 @@ def test_the_steps_of_coft_s_phase_one_are_computed_correctly(min_steps: int, mo
 
 
 @pytest.mark.parametrize("kind", ["SelfTraining", "MUST", "DPA"])
-@pytest.mark.parametrize(("phase1_steps", "extra_epochs"), [(0, 13), (1, 1), (9, 2)])  # of eight steps an epoch
-def test_equal_steps_adds_epochs_for_the_steps_of_phase_one(kind: str, phase1_steps: int, extra_epochs: int) -> None:
-    method: Any = make_tuning(kind, epochs=3, equal_steps=True, phase1_steps=phase1_steps)
-    assert method.steps(1) == 8 and method.epochs == 3 + extra_epochs
+@pytest.mark.parametrize(("steps", "more"), [(1, 1), (8, 1), (9, 2)])
+def test_equal_steps_adds_epochs_for_the_steps_of_phase_one(
+    kind: str, steps: int, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full_tuning, "coft_phase1_steps", lambda *args: steps)
+    method: Any = make_tuning(kind, epochs=3, equal_steps=True)
+    assert method.steps(1) == 8 and method.epochs == 3 + more
     assert method.tuning(1).steps == 8 * method.epochs
 
 
