@@ -20,7 +20,6 @@ from coft.core.exit_codes import guarded
 from datasets.digits import write_digits
 from datasets.torchvision_sets import SETS
 from scripts.getting.lay_out import get, get_split, is_in_place
-from scripts.getting.shrink import write_shrunk
 from scripts.getting.sources import ORIGINS, TORCHVISION
 from scripts.paths import called_from, data_folder, pretraining_cache
 
@@ -56,7 +55,6 @@ BUILT = {
     "icons": Built("icons/split_icons.json", "icons of held-out sets, drawn from npm packages", _drawings("icons")),
     "emoji": Built("emoji/split_emoji.json", "emoji of held-out vendors, drawn from npm packages", _drawings("emoji")),
 }
-LARGEST = 1024  # largest value of --shrunk-to; images of torchvision's sets are smaller
 NAMES = [*BUILT, *TORCHVISION, *ORIGINS]
 
 
@@ -124,11 +122,9 @@ def listing(root: Path) -> str:
     return f"{table}\n\nBy hand:\n{by_hand}"
 
 
-def make(name: str, root: Path, pixels: int) -> int:
-    """Prepare a data set and, if `pixels` is not 0, its shrunk copy; or list all data sets. Returns the exit code."""
+def make(name: str, root: Path) -> int:
+    """Prepare a data set, or list all data sets. Returns the exit code."""
     print(listing(root) if name == "list" else prepare(name, root))
-    if pixels:
-        print(f"{name}: its images at {pixels} pixels are below {write_shrunk(name, root, pixels)}")
     return 0
 
 
@@ -147,19 +143,10 @@ def make_all(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="scripts/data.sh", description="Download and prepare data sets.")
     parser.add_argument("names", nargs="*", default=["list"], help="data sets, 'all', or 'list'")
     parser.add_argument("--data", type=called_from, default=data_folder(), help="default: $DATA or data")
-    parser.add_argument(
-        "--shrunk-to",
-        type=int,
-        default=0,
-        metavar="N",
-        help="also write a copy of the images scaled to this many pixels",
-    )
     args = parser.parse_args(argv)
-    if not 0 <= args.shrunk_to <= LARGEST:
-        raise UserError(f"--shrunk-to is {args.shrunk_to}; expected a number of pixels from 1 to {LARGEST}")
     failed = 0
     for name in itertools.chain.from_iterable(NAMES if word == "all" else [word] for word in args.names):
-        failed = max(failed, guarded(partial(make, name, args.data, args.shrunk_to)))
+        failed = max(failed, guarded(partial(make, name, args.data)))
     return failed
 
 

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from clip.model import CLIP
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,7 +33,6 @@ from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
 from coft.core.precision import PRECISIONS, faster_precision, step_attention
 from coft.method.peer import trainable_copy
-from scripts.bench.geometry import random_clip
 
 RANDOM = "ViT-B/32"  # measured with random weights
 PLACES = {"photo": (128, 224), "embedded": (0,), RANDOM: (224,)}  # pixels for each backbone; 0: its own resolution
@@ -188,7 +188,10 @@ class Encoder:
 
 def clip_named(backbone: str) -> nn.Module:
     """Load a CLIP, or build it with random weights if it is `RANDOM`."""
-    return random_clip(backbone).requires_grad_(False) if backbone == RANDOM else load_clip(backbone)
+    if backbone != RANDOM:
+        return load_clip(backbone)
+    torch.manual_seed(0)
+    return CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12).float().eval().requires_grad_(False)
 
 
 def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", laid_out: bool = True) -> Encoder:

@@ -24,7 +24,7 @@ PROMPT, KEPT_PROMPT = 0.6, 1.6  # GFLOP of a class's tokens, and MB saved for th
 
 @dataclass(frozen=True)
 class Size:
-    """Size of a backbone's image encoder, as `bash scripts/bench.sh --geometry` reports it.
+    """Size of a backbone's image encoder, counted with random weights.
 
     Attributes:
         image: GFLOP per image.

@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from coft.core.table import Table
 from tests.coft.toys import begin_at, make_coft, make_plus
-
-ROOT = Path(__file__).resolve().parents[2] / "coft"
-ALGORITHM = [path for folder in ("labelling", "method") for path in sorted((ROOT / folder).glob("*.py"))]
-EXECUTION = {
-    "world",
-    "rank",
-    "part",
-    "parts",
-    "shard",
-    "allocate",
-    "chunk",
-    "chunks",
-    "device",
-    "out",
-    "threads",
-}
-
-
-def functions_of(path: Path) -> Iterator[ast.FunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef):
-            yield node
-
-
-@pytest.mark.parametrize("path", ALGORITHM, ids=lambda path: f"{path.parent.name}.{path.stem}")
-def test_signatures_have_no_arguments_of_execution(path: Path) -> None:
-    for function in functions_of(path):
-        arguments = {a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)}
-        assert not arguments & EXECUTION, f"{path.name}: {function.name}({', '.join(arguments & EXECUTION)})"
-        in_place = function.name.endswith("_") and not function.name.startswith("_")
-        assert not in_place, f"{path.name}: {function.name} has a name that ends in _ like an in-place function"
 
 
 @pytest.mark.parametrize("make", [make_coft, make_plus])

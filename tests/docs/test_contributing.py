@@ -11,7 +11,6 @@ import pytest
 from coft.core.settings import keys
 from coft.method.coft_plus import CoFTPlusSettings
 from coft.method.coft_settings import CoFTSettings
-from dassl.engine import TRAINER_REGISTRY
 from tests.docs.pages import ROOT
 
 
@@ -32,9 +31,3 @@ def test_datasets_do_not_import_higher_layers() -> None:
 @pytest.mark.parametrize(("settings", "most"), [(CoFTSettings, 20), (CoFTPlusSettings, 26)])
 def test_number_of_keys_is_limited(settings: type, most: int) -> None:
     assert len(keys(settings)) <= most
-
-
-@pytest.mark.parametrize("name", ["CoFT", "CoFTPlus", "DeFT", "GRIP", "UPL", "CoOp", "SelfTraining", "ZeroshotCLIP2"])
-def test_trainers_have_at_most_three_levels(name: str) -> None:
-    ours = [cls for cls in TRAINER_REGISTRY.get(name).__mro__ if cls.__module__.split(".")[0] == "trainers"]
-    assert len(ours) <= 3

@@ -22,7 +22,6 @@ from tests.golden.runs import write_data
 HOWTO = sorted((DOCS / "howto").glob("add-*.md"))
 NEEDED = ("coft", "datasets", "trainers", "configs", "scripts", "weights/embedded.pt", "train.py")
 WITHOUT = ("add-a-dataset", "use-a-model")  # pages without an independent script
-LONGEST = 30  # most lines of code of an extension
 SHORT = {"DATALOADER.NUM_WORKERS": 0, "DATASET.NUM_UNLABELED": 40, "TRAIN.EVAL_FREQ": 0}
 SHORT_COFT = {"PHASE1.EPOCHS": 1, "PHASE1.MIN_STEPS": 2, "SEEDS_PER_CLASS": 1, "LABEL_VIEWS": 1, "PHASE2.EPOCHS": 1}
 
@@ -153,10 +152,3 @@ def test_new_values_of_settings(project: Path) -> None:
     assert {"FILTER: softmatch", "VISUAL: bitfit", "CLASSIFY: clean"} <= set(
         map(str.strip, summary["config"].splitlines())
     )
-
-
-@pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.stem)
-def test_extensions_are_short(page: Path) -> None:
-    code = [block.code for block in blocks(page) if NEW_FILE.search(block.before) or AT_END.search(block.before)]
-    lines = [line for text in code for line in text.splitlines() if line.strip() and '"""' not in line]
-    assert len(lines) <= (2 * LONGEST if page.stem == "add-a-rival" else LONGEST)

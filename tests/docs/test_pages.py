@@ -66,7 +66,7 @@ def test_flags_of_commands_exist(page: Path) -> None:
         ROOT / "train.py",
     ]
     known = set(re.findall(r'"(--[a-z0-9-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
-    known |= {"--scaling", "--pool", "--photo", "--growth", "--predict", "--geometry"}  # of bench.sh
+    known |= {"--scaling", "--pool", "--photo", "--growth", "--predict"}  # of bench.sh
     known |= {"--help", "--dassl", "--pdb", "--out"}
     known |= {"--standalone", "--nproc-per-node", "--rdzv-backend"}  # of torchrun
     for command in commands(page):

@@ -10,13 +10,10 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from coft.core.errors import UserError
 from coft.core.paths import HOME
-from datasets.torchvision_sets import read_set
 from scripts import get_data
 from scripts.getting import download as downloading
 from scripts.getting import lay_out
@@ -233,38 +230,3 @@ def test_download_by_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("torchvision.datasets.SVHN", offline)
     with pytest.raises(UserError, match=r"svhn: .*\(Error .*\.mat\)"):
         lay_out.get("svhn", tmp_path)
-
-
-@pytest.fixture
-def mnist(tmp_path: Path) -> Path:
-    """Images of 8 x 8 pixels in the folders of two classes; their left half is white."""
-    half = np.zeros((8, 8), np.uint8)
-    half[:, :4] = 255
-    for part, names in (("train", ("zero", "one")), ("test", ("one",))):
-        for name in names:
-            (tmp_path / "mnist" / part / name).mkdir(parents=True)
-            Image.fromarray(half).save(tmp_path / "mnist" / part / name / "a.png")
-    return tmp_path
-
-
-@pytest.mark.parametrize(("pixels", "greys"), [(1, 1), (2, 8), (8, 2)])  # one grey; a slope; the edge itself
-def test_shrunk_copy(mnist: Path, pixels: int, greys: int, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):  # the second time it exists
-        assert get_data.main(["mnist", "--data", str(mnist), "--shrunk-to", str(pixels)]) == 0
-    copy = mnist / f"mnist-{pixels}px"
-    assert str(copy) in capsys.readouterr().out
-    train, test = read_set("MNIST", copy)
-    assert [item.classname for item in train] == ["one", "zero"] and [item.classname for item in test] == ["one"]
-    for item in (*train, *test):
-        image = Image.open(item.impath)
-        assert image.size == (8, 8) and len(image.getcolors() or ()) == greys
-
-
-def test_invalid_shrunk_copies_are_refused(mnist: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = sorted(mnist.rglob("*"))
-    for pixels in ("-1", "99999"):
-        assert get_data.main(["mnist", "--data", str(mnist), "--shrunk-to", pixels]) == 2
-    assert get_data.main(["digits", "--data", str(mnist), "--shrunk-to", "4"]) == 2
-    errors = capsys.readouterr().err
-    assert "--shrunk-to is -1" in errors and "digits" in errors
-    assert [path for path in sorted(mnist.rglob("*")) if "digits" not in str(path)] == before
