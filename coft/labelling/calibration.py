@@ -34,11 +34,11 @@ class Belief:
 
     Attributes:
         scores: Log-probabilities, up to a constant. Shape (N, C).
-        spread: Log-probabilities before the correction by Gaussians; None if there are no Gaussians.
+        spread: Log-probabilities before the correction by Gaussians. Shape (N, C).
     """
 
     scores: Table
-    spread: Table | None = None
+    spread: Table
 
     def probabilities(self, index: Tensor) -> Tensor:
         """Return the belief about some images, with less weight on the Gaussians if there are few images per class.
@@ -52,8 +52,6 @@ class Belief:
             Probabilities. Shape (n, C), fp64.
         """
         log_p = self.scores.at(index).double().log_softmax(dim=1)
-        if self.spread is None:
-            return log_p.exp()
         of_class = len(self.scores) / log_p.shape[1]
         share = of_class / (of_class + HALF_WEIGHT_COUNT)
         return ((1 - share) * self.spread.at(index).double().log_softmax(dim=1) + share * log_p).softmax(dim=1)

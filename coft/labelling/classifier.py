@@ -45,17 +45,9 @@ class Classifier(nn.Module):
         negative: Negative vectors, of which only the direction matters. Shape (C, embed_dim); None without a negative
             prompt.
         scale: CLIP's logit scale.
-        negative_to_visual: Whether gradients of the clean log-odds reach the encoder.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        positive: Tensor,
-        negative: Tensor | None,
-        scale: float,
-        negative_to_visual: bool = True,
-    ) -> None:
+    def __init__(self, encoder: nn.Module, positive: Tensor, negative: Tensor | None, scale: float) -> None:
         super().__init__()
         shapes = [tuple(vectors.shape) for vectors in (positive, negative) if vectors is not None]
         if len(set(shapes)) > 1 or len(shapes[0]) != 2:
@@ -64,7 +56,6 @@ class Classifier(nn.Module):
         self.positive: Tensor = positive
         self.negative: Tensor | None = negative
         self.scale = scale
-        self.negative_to_visual = negative_to_visual
 
     @property
     def device(self) -> torch.device:
@@ -89,13 +80,12 @@ class Classifier(nn.Module):
             Logits l+ and clean log-odds d, each of shape (n, C), in fp32 at least; d is 0 without a negative prompt.
         """
         positive = F.normalize(self.positive, dim=-1)
-        routed = features if self.negative_to_visual else features.detach()
         with torch.autocast(features.device.type, enabled=False):  # d is a small difference of large numbers
             logits = self.scale * features @ positive.t()
             if self.negative is None:
                 return logits, torch.zeros_like(logits)
             negative = F.normalize(self.negative, dim=-1)
-            return logits, clean_log_odds(routed, positive, negative, self.scale)
+            return logits, clean_log_odds(features, positive, negative, self.scale)
 
     @property
     def negative_vectors(self) -> Tensor:

@@ -22,18 +22,16 @@ class PseudoLabels:
         index: Indices of the images in the pool. Shape (n,).
         label: Pseudo-labels. Shape (n,).
         weight: Weights in the classification loss, from 0 to 1. Shape (n,).
-        dual: Labels in the dual loss, which may differ from `label`. Shape (n,).
     """
 
     index: Tensor
     label: Tensor
     weight: Tensor
-    dual: Tensor
 
     @classmethod
     def unweighted(cls, index: Tensor, label: Tensor) -> PseudoLabels:
         """Create labels of weight 1, from image indices and labels of shape (n,) each."""
-        return cls(index, label, torch.ones(len(label)), label)
+        return cls(index, label, torch.ones(len(label)))
 
     @classmethod
     def of_pool(cls, label: Tensor, weight: Tensor | None = None) -> PseudoLabels:
@@ -51,8 +49,7 @@ class PseudoLabels:
         for name, values, below in (("index", self.index, images), ("label", self.label, classes)):
             if not ((values >= 0) & (values < below)).all():
                 raise SchemaError(f"has a value outside 0 to {below - 1}", f"{name} of pseudo-labels")
-        shapes = {tuple(part.shape) for part in (self.index, self.label, self.weight, self.dual)}
-        if shapes != {(count,)} or not ((self.dual >= 0) & (self.dual < classes)).all():
+        if {tuple(part.shape) for part in (self.index, self.label, self.weight)} != {(count,)}:
             raise SchemaError(f"are not {count} labels of {classes} classes", "pseudo-labels")
 
     @property
@@ -70,7 +67,7 @@ class PseudoLabels:
 
     def at(self, position: Tensor | slice) -> PseudoLabels:
         """Return the labels at some positions, in their order."""
-        return PseudoLabels(self.index[position], self.label[position], self.weight[position], self.dual[position])
+        return PseudoLabels(self.index[position], self.label[position], self.weight[position])
 
     def of(self, index: Tensor) -> PseudoLabels:
         """Return the labels of the images with some pool indices, in their order. Each image must have a label."""
@@ -99,7 +96,7 @@ class PseudoLabels:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors by name."""
-        return {"index": self.index, "label": self.label, "weight": self.weight, "dual": self.dual}
+        return {"index": self.index, "label": self.label, "weight": self.weight}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> PseudoLabels:

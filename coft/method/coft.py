@@ -29,7 +29,7 @@ from coft.labelling.seeds import SEEDS_SHARE, quotas, seed_quota, select_seeds
 from .coft_settings import FITTED, NONE, CoFTSettings
 from .filters import FILTERS, OWN, SEED_FILTERS, Filter, SeedFilter, weigh_seeds
 from .guard import guard_fires
-from .negative_prompt import expected_dual_loss
+from .negative_prompt import dual_loss
 from .negatives import class_balanced, fit_negatives, rows_getter
 from .peer import Peer
 from .predicting import clean_labels, label_scores, probabilities
@@ -123,8 +123,6 @@ class CoFT(TwoPhases):
                 self.filter_seeds()
         elif epoch == self.phase1_epochs or (self.trains and self.is_due(epoch)):
             self.labels = self.label_all()
-        if self.phase(epoch) == 2 and self.trains and not self.batch_labellers:
-            raise UserError("an earlier version began this run; remove its folder, and start again")
 
     def filter_seeds(self) -> None:
         """Weight each peer's seeds by the partner, which was not trained on them."""
@@ -208,7 +206,7 @@ class CoFT(TwoPhases):
         logits, log_odds = learner(batch.views)
         losses = {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
         if self.settings.negative != NONE:
-            dual = expected_dual_loss(log_odds.float(), batch.labels.dual.to(logits.device))
+            dual = dual_loss(log_odds.float(), batch.labels.label.to(logits.device))
             losses["dual"] = Term(dual.sum(), len(batch.whole.index))
         return losses
 
@@ -360,9 +358,8 @@ class CoFT(TwoPhases):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load the result of `state_dict`."""
         super().load_state_dict(state)
-        self.temperatures = state.get("temperatures", {})  # older checkpoints have none
-        labellers = state.get("batch_labellers", {})
-        self.batch_labellers = {name: BatchLabeller.from_state(each) for name, each in labellers.items()}
+        self.temperatures = state["temperatures"]
+        self.batch_labellers = {name: BatchLabeller.from_state(x) for name, x in state["batch_labellers"].items()}
         for labeller in self.batch_labellers.values():
             labeller.check(self.num_images, self.num_classes)
 

@@ -162,7 +162,7 @@ class ContrastingPeer(Peer):
         source = torch.Generator().manual_seed(self.seed)
         projection = ProjectionHead(plain.positive.shape[1], DIM, source).to(plain.positive.device)
         self.queue = KeyQueue(self.queue_size, DIM).to(plain.positive.device)
-        parts = plain.encoder, plain.positive, plain.negative, plain.scale, plain.negative_to_visual
+        parts = plain.encoder, plain.positive, plain.negative, plain.scale
         return ContrastingClassifier(projection, *parts)
 
     def leave_phase2(self) -> None:

@@ -21,33 +21,12 @@ FIT_BATCH = 1024
 FIT_IMAGES = FIT_STEPS * FIT_BATCH  # maximum number of images: as many as all batches together can hold
 
 
-def dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor) -> Tensor:
-    """Compute L_dual(x, y, z) = -log sigmoid(d(x, y)) - log sigmoid(-d(x, z)) of each image.
+def dual_loss(log_odds: Tensor, label: Tensor) -> Tensor:
+    """Compute L_dual(x, y) = -log sigmoid(d(x, y)) - mean over z != y of log sigmoid(-d(x, z)) of each image.
 
-    Published as Algorithm 1 of DeFT (NeurIPS 2024). CoFT's Eq. 6 is reported with "+ log(1 - p_clean(z))"; minimised,
-    that would raise p_clean(z), against the paper's own text, so the sign here is minus.
-
-    Args:
-        log_odds: d of every class. Shape (n, C).
-        label: The label in use, y. Shape (n,).
-        complement: A class other than y for each image, z. Shape (n,).
-
-    Returns:
-        Loss of each image. Shape (n,).
-    """
-    at_label = log_odds.gather(1, label.unsqueeze(1)).squeeze(1)
-    at_complement = log_odds.gather(1, complement.unsqueeze(1)).squeeze(1)
-    return -(F.logsigmoid(at_label) + F.logsigmoid(-at_complement))
-
-
-def draw_complement(label: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
-    """Draw z uniformly over the classes other than the label. Shape (n,), on the device of `label`."""
-    shift = torch.randint(1, num_classes, label.shape, generator=generator).to(label.device)
-    return (label + shift) % num_classes
-
-
-def expected_dual_loss(log_odds: Tensor, label: Tensor) -> Tensor:
-    """Compute the mean of `dual_loss` over all complements: its expectation, without the noise of the draw.
+    This is the expectation of Algorithm 1 of DeFT (NeurIPS 2024), which draws one complement z. CoFT's Eq. 6 is
+    reported with "+ log(1 - p_clean(z))"; minimised, that would raise p_clean(z), against the paper's own text, so the
+    sign here is minus.
 
     Args:
         log_odds: d of every class. Shape (n, C).
@@ -97,7 +76,7 @@ def fit_negative(
             batch = draw(len(features), source, FIT_BATCH).to(features.device)
             odds = clean_log_odds(features[batch], positive, F.normalize(vectors, dim=-1), scale)
             optimizer.zero_grad()
-            each = expected_dual_loss(odds, labels[batch])
+            each = dual_loss(odds, labels[batch])
             ((each * weight[batch]).sum() / weight[batch].sum()).backward()
             optimizer.step()
     return F.normalize(vectors.detach(), dim=-1)

@@ -20,16 +20,12 @@ class Peer(nn.Module):
         prompts: Module that returns positive and negative text features, shape (C, embed_dim) each.
         encoder: CLIP's image encoder with a trainable light module; the frozen weights are shared with CLIP.
         scale: CLIP's logit scale.
-        negative_to_visual: Whether gradients of the clean log-odds reach the encoder.
         ema_decay: Decay of the moving average; see `ramped_ema`.
-        negative_from_mean: Whether the negative text features of all classes start at their mean, so that d starts as
-            the difference of a class from the average one. Otherwise the negative prompt starts next to the positive
-            one, and every d near 0.
         class_negative: Whether the negative text features have a trainable offset for each class.
-        phase2_encoder: Encoder from which Phase II starts. Default: that of Phase I.
 
     Attributes:
-        negative_residual: Offset of the negative text features of each class. Shape (C, embed_dim).
+        negative_residual: Offset of the negative text features of each class. It moves them to their mean at first, so
+            that d starts as the difference of a class from the average one. Shape (C, embed_dim).
         student: The student of Phase II with its moving average; None in Phase I.
     """
 
@@ -39,20 +35,14 @@ class Peer(nn.Module):
         encoder: nn.Module,
         scale: float,
         *,
-        negative_to_visual: bool = True,
         ema_decay: float = 0.99,
-        negative_from_mean: bool = True,
         class_negative: bool = False,
-        phase2_encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.prompts = prompts
         self.encoder = encoder
         self.scale = scale
-        self.negative_to_visual = negative_to_visual
         self.ema_decay = ema_decay
-        self.negative_from_mean = negative_from_mean
-        self._phase2_encoder = (phase2_encoder,)  # in a tuple: no submodule, so neither trained nor saved
         self.negative_residual = nn.Parameter(self._first_residual(), requires_grad=class_negative)
         self.student: Student | None = None
         self._shared = {n for n, p in encoder.named_parameters() if not p.requires_grad}
@@ -68,8 +58,7 @@ class Peer(nn.Module):
     @torch.no_grad()
     def _first_residual(self) -> Tensor:
         negative = self.prompts()[1]
-        mean = F.normalize(negative.mean(dim=0), dim=-1)
-        return mean - negative if self.negative_from_mean else torch.zeros_like(negative)
+        return F.normalize(negative.mean(dim=0), dim=-1) - negative
 
     def text_features(self) -> tuple[Tensor, Tensor]:
         """Compute positive and negative text features, unit length, each of shape (C, embed_dim)."""
@@ -79,7 +68,7 @@ class Peer(nn.Module):
     def prompted(self) -> Classifier:
         """Return the classifier of Phase I, with gradients to prompts and visual module."""
         positive, negative = self.text_features()
-        return Classifier(self.encoder, positive, negative, self.scale, self.negative_to_visual)
+        return Classifier(self.encoder, positive, negative, self.scale)
 
     @torch.no_grad()
     def restart(self, prompts: nn.Module, encoder: nn.Module) -> None:
@@ -92,9 +81,13 @@ class Peer(nn.Module):
 
     # ---------------------------------------------------------------- Phase II
 
-    def enter_phase2(self) -> None:
-        """Enter Phase II, where a copy of the encoder trains with two heads, initialised from the prompts."""
-        self.student = Student(self.full_classifier(self._phase2_encoder[0] or self.encoder), self.ema_decay)
+    def enter_phase2(self, encoder: nn.Module | None = None) -> None:
+        """Enter Phase II, where a copy of an encoder trains with two heads, initialised from the prompts.
+
+        Args:
+            encoder: The encoder that is copied. Default: that of Phase I.
+        """
+        self.student = Student(self.full_classifier(self.encoder if encoder is None else encoder), self.ema_decay)
         self.train(self.training)
 
     def full_classifier(self, encoder: nn.Module) -> Classifier:
@@ -106,17 +99,16 @@ class Peer(nn.Module):
             nn.Parameter(positive.detach().clone()),
             nn.Parameter(negative.detach().clone()),
             self.scale,
-            self.negative_to_visual,
         )
 
     def leave_phase2(self) -> None:
         """Return to Phase I, and drop the student."""
         self.student = None
 
-    def set_phase(self, phase: int) -> None:
-        """Enter Phase II, or return to Phase I."""
+    def set_phase(self, phase: int, encoder: nn.Module | None = None) -> None:
+        """Enter Phase II, with a copy of an encoder (see `enter_phase2`), or return to Phase I."""
         if phase == 2 and self.phase == 1:
-            self.enter_phase2()
+            self.enter_phase2(encoder)
         elif phase == 1:
             self.leave_phase2()
 

@@ -68,10 +68,6 @@ class TwoPhases(Method):
         prompts = clip.prompts(place, self.settings.n_ctx, source)
         return prompts, clip.light_module(self.settings.visual, source), clip.scale
 
-    def prompted_encoders(self) -> Encoders:
-        """Return the image encoders of Phase I."""
-        return {name: peer.encode_as_prompted for name, peer in self.peers.items()}
-
     def teacher_encoders(self) -> Encoders:
         """Return the image encoders of the models that label images."""
         return {name: peer.encode_as_teacher for name, peer in self.peers.items()}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from coft.core.precision import precision_setting
 from coft.core.seeding import generator
@@ -15,10 +18,9 @@ from coft.core.table import Table
 from coft.labelling.first_labels import likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy
 from coft.labelling.predictor import Predictor, final_classifier
-from coft.labelling.protocol import Batch, Engine, Observer
+from coft.labelling.protocol import Batch, Encoders, Engine, Observer
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels, at_label
 from coft.labelling.seeds import top_per_class
-from coft.method.negative_prompt import draw_complement, dual_loss
 from coft.method.peer import Peer
 from coft.method.predicting import clean_labels, label_scores, probabilities
 from coft.method.two_phases import NAMES, TwoPhases
@@ -52,7 +54,6 @@ class DeFTSettings:
     prec: str = precision_setting()
     n_ctx: int = setting(16, "random context tokens; 0: the words of the data set's template", at_least=0)
     visual: str = setting("auto", "light visual module of Phase I; auto: vpt-deep for a ViT, else norms-and-biases")
-    lambda_dual: float = setting(1.0, "weight of the dual loss in Phase I", at_least=0.0)
     phase1: Phase1 = field(default_factory=Phase1)
     phase2: Phase2 = field(default_factory=Phase2, metadata={"phase2": True})
 
@@ -80,16 +81,22 @@ class DeFT(TwoPhases):
         super().__init__(engine, settings, observer)
         per_class = max(1, round(self.num_images / self.num_classes))
         self.min_kept = min(MIN_KEPT, math.ceil(per_class / 4))
+        self.dual: dict[str, Tensor] = {}  # labels in the dual loss, of all images
 
     def make_peer(self, name: str) -> Peer:
-        """Build a model, in which gradients of the dual loss stop at the image features."""
-        return Peer(
-            *self.parts_of(name),
-            negative_to_visual=False,
-            negative_from_mean=False,
-            ema_decay=self.settings.phase2.ema,
-            phase2_encoder=self.engine.clip.visual,
-        )
+        """Build a model, whose negative prompt starts next to the positive one, so that every d starts near 0."""
+        peer = Peer(*self.parts_of(name), ema_decay=self.settings.phase2.ema)
+        nn.init.zeros_(peer.negative_residual)
+        return peer
+
+    def enter(self, phase: int) -> None:
+        """Move all models to a phase; full fine-tuning starts from the pre-trained encoder."""
+        for peer in self.peers.values():
+            peer.set_phase(phase, self.engine.clip.visual)
+
+    def prompted_encoders(self) -> Encoders:
+        """Return the image encoders of Phase I."""
+        return {name: peer.encode_as_prompted for name, peer in self.peers.items()}
 
     # ---------------------------------------------------------------- labels
 
@@ -110,6 +117,7 @@ class DeFT(TwoPhases):
     def filter_in_phase1(self) -> None:
         """Filter each model's labels by its own d; in the dual loss, its predictions replace unclean labels."""
         self.labels = {name: PseudoLabels.of_pool(each.label) for name, each in self.labels.items()}
+        self.dual = {name: each.label for name, each in self.labels.items()}
         if self.epoch * self.steps(1) >= WARMUP_STEPS:
             for name, features in self.engine.encode(self.prompted_encoders).items():
                 model, labels = final_classifier(self.peers[name].prompted()), self.labels[name]
@@ -117,8 +125,8 @@ class DeFT(TwoPhases):
                 if separation(log_odds, labels.label) > MIN_AUC:
                     score = at_label(log_odds, labels.label)
                     labels = self.weigh(labels, score.sigmoid() > 0.5, score)
-                dual = torch.where(labels.keep, labels.label, likeliest(model.logits(features)))
-                self.labels[name] = replace(labels, dual=dual)
+                self.labels[name] = labels
+                self.dual[name] = torch.where(labels.keep, labels.label, likeliest(model.logits(features)))
         self.observer.seeds_filtered(self.labels)
 
     def weigh(self, labels: PseudoLabels, clean: Tensor, score: Tensor) -> PseudoLabels:
@@ -141,15 +149,21 @@ class DeFT(TwoPhases):
     # ---------------------------------------------------------------- a step
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
-        """Compute weighted CE(l+ + log class frequency, y), in Phase I plus the dual loss with a random complement."""
+        """Compute weighted CE(l+ + log class frequency, y), in Phase I plus the dual loss with a random complement.
+
+        Gradients of the dual loss stop at the image features.
+        """
         learner = self.peers[name].learner()
-        logits, log_odds = learner.classify(learner.features(batch.views))
+        features = learner.features(batch.views)
+        logits, _ = learner.classify(features)
         losses = {"loss": adjusted_cross_entropy(logits, batch.labels, batch.whole, batch.log_frequency)}
-        if self.phase(self.epoch) == 1 and self.settings.lambda_dual:
+        if self.phase(self.epoch) == 1:
+            _, log_odds = learner.classify(features.detach())
+            label = self.dual[name][batch.whole.index]
             source = generator(self.engine.seed, "complement", name, self.epoch, batch.number)
-            complement = draw_complement(batch.whole.dual, self.num_classes, source)[batch.position]
-            each = dual_loss(log_odds.float(), *(x.to(logits.device) for x in (batch.labels.dual, complement)))
-            losses["dual"] = Term(each.sum(), len(batch.whole.index), self.settings.lambda_dual)
+            complement = draw_complement(label, self.num_classes, source)
+            pair = (x[batch.position].to(logits.device) for x in (label, complement))
+            losses["dual"] = Term(drawn_dual_loss(log_odds.float(), *pair).sum(), len(batch.whole.index))
         return losses
 
     # ---------------------------------------------------------------- the end
@@ -159,6 +173,36 @@ class DeFT(TwoPhases):
         """Return the predictor, without p_clean, since the negative vectors belong to the encoder of Phase I."""
         classifiers = {name: final_classifier(peer.teacher()) for name, peer in self.peers.items()}
         return Predictor({name: replace(part, clean=None) for name, part in classifiers.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the labels in the dual loss."""
+        return super().state_dict() | {"dual": self.dual}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load the result of `state_dict`."""
+        super().load_state_dict(state)
+        self.dual = dict(state["dual"])
+
+
+def drawn_dual_loss(log_odds: Tensor, label: Tensor, complement: Tensor) -> Tensor:
+    """Compute L_dual(x, y, z) = -log sigmoid(d(x, y)) - log sigmoid(-d(x, z)) of each image (Algorithm 1 of DeFT).
+
+    Args:
+        log_odds: d of every class. Shape (n, C).
+        label: The label in use, y. Shape (n,).
+        complement: A class other than y for each image, z. Shape (n,).
+
+    Returns:
+        Loss of each image. Shape (n,).
+    """
+    at = [log_odds.gather(1, each.unsqueeze(1)).squeeze(1) for each in (label, complement)]
+    return -(F.logsigmoid(at[0]) + F.logsigmoid(-at[1]))
+
+
+def draw_complement(label: Tensor, num_classes: int, source: torch.Generator) -> Tensor:
+    """Draw z uniformly over the classes other than the label. Shape (n,), on the device of `label`."""
+    shift = torch.randint(1, num_classes, label.shape, generator=source).to(label.device)
+    return (label + shift) % num_classes
 
 
 def keep_best(labels: PseudoLabels, score: Tensor, at_least: int, num_classes: int) -> PseudoLabels:

@@ -144,6 +144,12 @@ def temperature_of(method: Any, scores: Tensor, index: list[int], labels: list[i
     return temperature(scores.double(), torch.tensor(chosen, dtype=torch.float64))
 
 
+def dual_loss(d: list[float], label: int) -> float:
+    """Dual loss of an image: the mean over all classes other than the label."""
+    others = [math.log(1 - sigmoid(x)) for c, x in enumerate(d) if c != label]
+    return -math.log(sigmoid(d[label])) - sum(others) / len(others)
+
+
 def p_clean(d: list[float], label: int, rule: str) -> float:
     """p_clean of a label from the clean log-odds of an image."""
     return softmax(d)[label] if rule == "softmax" else sigmoid(d[label])

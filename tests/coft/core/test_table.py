@@ -103,7 +103,7 @@ logits = models[0].logits(features[0])
 select_seeds(logits, 20, C)
 measure_knowledge(logits)
 graph = NeighbourGraph(features[0], 2, most=1000)
-belief = Belief(logits)
+belief = Belief(logits, logits)
 scores = [label_scores(rows, model, 0.5, graph) for rows, model in zip(features, models)]
 labels = [likeliest(each) for each in scores]
 pairs = []

@@ -24,8 +24,13 @@ def random_scores(seed: int, count: int = 60, classes: int = 4) -> torch.Tensor:
     return 3 * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)).double()
 
 
+def belief_of(scores: torch.Tensor) -> Belief:
+    """A belief that Gaussians do not change."""
+    return Belief(Table.of(scores), Table.of(scores))
+
+
 def test_the_target_averages_belief_and_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    belief, scores = Belief(Table.of(random_scores(0))), 10 * random_scores(1)
+    belief, scores = belief_of(random_scores(0)), 10 * random_scores(1)
     label = torch.randint(4, (60,), generator=torch.Generator().manual_seed(2))
     rows = zip(random_scores(0).softmax(dim=1), label.tolist(), strict=True)
     target = torch.stack([(p + torch.tensor([float(c == y) for c in range(4)])) / 2 for p, y in rows])
@@ -48,10 +53,11 @@ def test_the_mixture_has_less_weight_with_few_images(count: int, share: float) -
     for row, image in zip(probabilities, (2, 0), strict=True):
         product = scores[image].softmax(0) ** share * spread[image].softmax(0) ** (1 - share)
         torch.testing.assert_close(row, product / product.sum())
-    torch.testing.assert_close(Belief(Table.of(scores)).probabilities(torch.arange(3)), scores[:3].softmax(dim=1))
+    same = belief_of(scores).probabilities(torch.arange(3))
+    torch.testing.assert_close(same, scores[:3].softmax(dim=1))
 
 
 def test_the_temperature_is_proportional_to_the_scale_of_scores() -> None:
     scores = random_scores(0) + random_scores(1) / 3
-    pool = Calibration.of_pool(Belief(Table.of(random_scores(0))), random_scores(0).argmax(dim=1))
+    pool = Calibration.of_pool(belief_of(random_scores(0)), random_scores(0).argmax(dim=1))
     assert pool.temperature(7 * scores) == pytest.approx(7 * pool.temperature(scores), rel=1e-4)

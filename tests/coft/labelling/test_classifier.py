@@ -18,12 +18,12 @@ def unit(*shape: int, seed: int) -> Tensor:
     return (values / values.norm(dim=-1, keepdim=True)).requires_grad_(True)
 
 
-def make_classifier(seed: int = 0, negative: bool = True, to_visual: bool = True) -> Classifier:
+def make_classifier(seed: int = 0, negative: bool = True) -> Classifier:
     """A classifier of images of 12 numbers, whose vectors are not normalised."""
     torch.manual_seed(seed)
     positive, other = (nn.Parameter(torch.randn(3, 4)) for _ in range(2))
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
-    return Classifier(encoder, positive, other if negative else None, 5.0, to_visual)
+    return Classifier(encoder, positive, other if negative else None, 5.0)
 
 
 def images() -> Tensor:

@@ -13,19 +13,18 @@ from coft.core.schemas import SchemaError
 from coft.core.table import Table
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
 
-Row = tuple[int, int, float, int]
+Row = tuple[int, int, float]
 
 
 def random_labels(count: int, seed: int = 0) -> PseudoLabels:
     source = torch.Generator().manual_seed(seed)
     index = torch.randperm(3 * count, generator=source)[:count]
     weight = torch.rand(count, generator=source).round(decimals=1)
-    label, dual = torch.randint(4, (2, count), generator=source)
-    return PseudoLabels(index, label, weight, dual)
+    return PseudoLabels(index, torch.randint(4, (count,), generator=source), weight)
 
 
 def rows(labels: PseudoLabels) -> list[Row]:
-    columns = (labels.index, labels.label, labels.weight, labels.dual)
+    columns = (labels.index, labels.label, labels.weight)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
@@ -48,10 +47,10 @@ def test_labels_are_selected_by_weight_and_position() -> None:
 
 def test_labels_of_the_whole_pool_have_weight_1_by_default() -> None:
     label = torch.tensor([2, 0, 1])
-    assert rows(PseudoLabels.of_pool(label)) == [(0, 2, 1.0, 2), (1, 0, 1.0, 0), (2, 1, 1.0, 1)]
+    assert rows(PseudoLabels.of_pool(label)) == [(0, 2, 1.0), (1, 0, 1.0), (2, 1, 1.0)]
     for weight in (torch.tensor([True, False, True]), torch.tensor([1.0, 0.0, 1.0])):
         labels = PseudoLabels.of_pool(label, weight)
-        assert rows(labels) == [(0, 2, 1.0, 2), (1, 0, 0.0, 0), (2, 1, 1.0, 1)] and labels.weight.is_floating_point()
+        assert rows(labels) == [(0, 2, 1.0), (1, 0, 0.0), (2, 1, 1.0)] and labels.weight.is_floating_point()
 
 
 # -------------------------------------------------------------------- predictions
@@ -74,7 +73,7 @@ def test_confidence_and_margin_equal_a_naive_loop() -> None:
         assert other.margin[i].item() == pytest.approx(row[label[i]] - rest, abs=1e-7)
 
 
-@pytest.mark.parametrize("part", ["index", "label", "dual", "weight"])
+@pytest.mark.parametrize("part", ["index", "label", "weight"])
 def test_labels_of_other_images_or_classes_are_refused(part: str) -> None:
     labels = PseudoLabels.unweighted(torch.tensor([0, 4]), torch.tensor([1, 2]))
     labels.check(5, 3)

@@ -14,10 +14,18 @@ from coft.core.seeding import generator
 from coft.core.table import Table
 from coft.engine.runtime import Runtime
 from coft.labelling.pseudo_labels import PseudoLabels
-from coft.method.negative_prompt import draw_complement, dual_loss
 from coft.rivals import deft
-from coft.rivals.deft import DeFT, DeFTSettings, Phase1, Phase2, keep_best, separation
-from tests.coft.naive import zero_shot_logits
+from coft.rivals.deft import (
+    DeFT,
+    DeFTSettings,
+    Phase1,
+    Phase2,
+    draw_complement,
+    drawn_dual_loss,
+    keep_best,
+    separation,
+)
+from tests.coft.naive import sigmoid, zero_shot_logits
 from tests.coft.toys import (
     CLASSES,
     COUNT,
@@ -93,7 +101,7 @@ def test_each_model_filters_its_own_labels(warm: bool, monkeypatch: pytest.Monke
         assert method.labels[name].weight.tolist() == [float(k) for k in kept]
         predicted = logits.argmax(dim=1).tolist()
         expected = [y if k else z for y, k, z in zip(label, kept, predicted, strict=True)]
-        assert method.labels[name].dual.tolist() == expected
+        assert method.dual[name].tolist() == expected
         assert warm != all(kept)
 
 
@@ -128,18 +136,31 @@ def test_phase_two_starts_from_pre_trained_weights_and_tuned_prompts() -> None:
 # -------------------------------------------------------------------- the loss
 
 
+def test_the_drawn_dual_loss_equals_a_naive_loop() -> None:
+    d = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 5
+    y, z = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([1, 0, 3, 2, 3, 2])
+    expected = [-math.log(sigmoid(float(d[i, y[i]]))) - math.log(1 - sigmoid(float(d[i, z[i]]))) for i in range(6)]
+    assert drawn_dual_loss(d, y, z).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_complement_is_uniform_over_the_other_classes() -> None:
+    z = draw_complement(torch.full((30_000,), 2), 5, torch.Generator().manual_seed(0))
+    share = torch.bincount(z, minlength=5) / 30_000
+    torch.testing.assert_close(share, torch.tensor([0.25, 0.25, 0.0, 0.25, 0.25]), atol=0.01, rtol=0)
+
+
 def test_the_dual_loss_draws_a_complement_and_does_not_train_the_encoder() -> None:
-    method = make_deft(lambda_dual=0.5)
+    method = make_deft()
     batch = begin_at(method)[0]
     part = replace(whole_batch(method, "peer_b", batch), number=3)
     terms, model = method.loss("peer_b", part), method.peers["peer_b"].learner()
-    label = method.labels["peer_b"].of(batch["peer_b"].index).dual
+    label = method.dual["peer_b"][batch["peer_b"].index]
     source = generator(1, "complement", "peer_b", 0, 3)
     odds = model.classify(model.features(part.views))[1]
-    expected = dual_loss(odds, label, draw_complement(label, CLASSES, source)).mean()
+    expected = drawn_dual_loss(odds, label, draw_complement(label, CLASSES, source)).mean()
     dual = terms["dual"]
     torch.testing.assert_close(dual.mean, expected)
-    assert dual.coefficient == 0.5 and set(terms) == {"loss", "dual"}
+    assert dual.coefficient == 1 and set(terms) == {"loss", "dual"}
     dual.mean.backward()
     peer = method.peers["peer_b"]
     assert not any(p.grad is not None and p.grad.any() for p in peer.encoder.parameters())
@@ -147,10 +168,8 @@ def test_the_dual_loss_draws_a_complement_and_does_not_train_the_encoder() -> No
     assert bool(peer.prompts.negative.grad.any()) and not residual.requires_grad and not residual.any()
 
 
-def test_without_lambda_dual_and_in_phase_two_there_is_no_dual_loss() -> None:
-    without, plain = make_deft(lambda_dual=0.0), make_deft()
-    assert set(without.loss("peer_a", whole_batch(without, "peer_a", begin_at(without)[0]))) == {"loss"}
-    names = [set(steps[0]) for steps in train(plain)]
+def test_in_phase_two_there_is_no_dual_loss() -> None:
+    names = [set(steps[0]) for steps in train(make_deft())]
     assert names == 2 * [{"loss_a", "dual_a", "loss_b", "dual_b"}] + 2 * [{"loss_a", "loss_b"}]
 
 
@@ -226,7 +245,7 @@ def test_keep_best_equals_a_naive_loop(at_least: int, soft: bool) -> None:
     weight = weight if soft else (weight > 0.8).float()
     index = torch.randperm(40, generator=source)
     before = weight.clone()
-    result = keep_best(PseudoLabels(index, label, weight, label), score, at_least, 5)
+    result = keep_best(PseudoLabels(index, label, weight), score, at_least, 5)
     expected = weight.tolist()
     for c in range(5):
         members = sorted((i for i in range(40) if label[i] == c), key=lambda i: (-score[i].item(), i))
