@@ -19,7 +19,7 @@ import torch
 from coft.adapted import Adapted
 from coft.core.errors import UserError
 from coft.core.experiment import claim
-from coft.core.files import check_not_inside, ensure_folder, given_path, write_table, writing
+from coft.core.files import check_not_inside, ensure_folder, given_path, writing
 from coft.core.finite import check_models
 from coft.core.lock import exclusive_lock
 from coft.core.progress import bar, lines, log_file, user_log
@@ -34,7 +34,7 @@ from coft.engine.inputs import unlabeled_images
 from coft.engine.loop import fit
 from coft.engine.messages import report_outcome
 from coft.engine.optimizers import light_optimizer
-from coft.engine.predictions import write_skipped
+from coft.engine.predictions import write_predictions, write_skipped
 from coft.engine.run_log import epoch_line
 from coft.engine.session import DriverContext, Session, Task
 from coft.engine.specs import MethodSpec
@@ -226,8 +226,9 @@ class Run:
 
     def _write_results(self, folder: Path, labels: pd.DataFrame) -> None:
         """Write `predictions.csv`, `classes.txt`, `summary.json`, and for image files `report.html`."""
-        named = labels.rename(columns={"number": "path"})[["path", "class", "confidence"]]
-        write_table(named, folder / "predictions.csv", float_format="%.6f", lineterminator="\r\n")
+        paths = labels.iloc[:, 0].tolist()  # or numbers
+        classes, confidence = labels["class"].tolist(), labels["confidence"].tolist()
+        write_predictions(folder / "predictions.csv", paths, classes, confidence)
         write_classes(folder / CLASSES, self.classes)
         assert self.session.log is not None
         self.session.write_summary(

@@ -38,7 +38,8 @@ def report_predictions(trainer: Any) -> float:
     path = Path(trainer.output_dir) / "predictions.csv"
     images = [item.impath for item in trainer.dm.dataset.test]
     if trainer.world.is_main:
-        write_predictions(path, images, trainer.classnames, predicted, confidence)
+        classes = [trainer.classnames[label] for label in predicted.tolist()]
+        write_predictions(path, images, classes, confidence.tolist())
         write_classes(path.with_name(CLASSES), trainer.dm.dataset.classes)
     trainer.results.update({"predicted": len(images), "confidence_predicted": 100 * float(confidence.mean())})
     trainer.tally = count_by_class(trainer.classnames, predicted)

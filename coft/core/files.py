@@ -262,9 +262,8 @@ def write_table(table: Any, path: Path, **options: Any) -> None:
         path: The file.
         **options: Arguments of `DataFrame.to_csv`.
     """
-    unix = options.pop("lineterminator", "\n") == "\n"
     with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        table.to_csv(UnixLines(file) if unix else file, index=False, lineterminator=CSV_END, **options)
+        table.to_csv(UnixLines(file), index=False, lineterminator=CSV_END, **options)
 
 
 class UnixLines:

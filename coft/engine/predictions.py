@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from coft.core.files import CSV_END, write_table
+from coft.core.files import write_table
 from coft.core.progress import bar
 from coft.core.threads import prefetch
 from coft.core.words import counted
@@ -47,19 +47,11 @@ def known_accuracy(predicted: Tensor, label: Tensor) -> float | None:
 
 
 def write_predictions(
-    path: Path, paths: Sequence[str], classnames: Sequence[str], predicted: Tensor, confidence: Tensor
+    path: Path, paths: Sequence[str | int], classes: Sequence[str], confidence: Sequence[float]
 ) -> None:
-    """Write path, class and confidence of each image.
-
-    Args:
-        path: The CSV file.
-        paths: Paths of the image files.
-        classnames: Class names by label.
-        predicted: Predicted labels. Shape (N,).
-        confidence: Probabilities of the predicted labels. Shape (N,).
-    """
-    columns = {"path": paths, "class": [classnames[label] for label in predicted.tolist()], "confidence": confidence}
-    write_table(pd.DataFrame(columns), path, float_format="%.6f", lineterminator=CSV_END)
+    """Write the CSV file of each image's path (or number), predicted class and confidence."""
+    columns = {"path": paths, "class": classes, "confidence": confidence}
+    write_table(pd.DataFrame(columns), path, float_format="%.6f")
 
 
 def count_by_class(classnames: Sequence[str], predicted: Tensor) -> str:
@@ -87,4 +79,4 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]])
     if not rows:
         path.unlink(missing_ok=True)
         return
-    write_table(pd.DataFrame(rows, columns=list(header)), path, lineterminator=CSV_END)
+    write_table(pd.DataFrame(rows, columns=list(header)), path)

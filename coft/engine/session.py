@@ -273,6 +273,7 @@ class Session:
             "dataset": self.task.title,
             "unlabeled_images": 0 if images is None else len(images),
             "labels_used": 0,
+            "calibrated": self.calibrated,
             "seed": self.cfg.SEED,
             "settings": chosen,
             "not_default": {key: value for key, value in chosen.items() if value != declared[key].default},

@@ -62,8 +62,7 @@ def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export
     labels = about.get("labels_used", 0)
     trainer, data = (escaped(str(about.get(key, "unknown"))) for key in ("trainer", "dataset"))
     project = f"CoFT for Dassl {about.get('versions', {}).get('coft', '')}".strip()
-    calibrated = trainer in ("CoFT", "CoFTPlus") and model.predictor.clean_rule == "softmax"
-    limits = [*LIMITS, CALIBRATED if calibrated else UNCALIBRATED, *([] if labels else [UNLABELED])]
+    limits = [*LIMITS, CALIBRATED if about.get("calibrated") else UNCALIBRATED, *([] if labels else [UNLABELED])]
     rows = {
         "Trainer": f"{trainer}{' (our reconstruction)' if trainer.startswith('CoFT') else ''}, of {project}",
         "Data": f"{data}: {counted(about.get('unlabeled_images', 0), 'unlabeled image')}, {counted(labels, 'label')}",

@@ -98,9 +98,8 @@ def test_folders_and_circular_links_are_refused(make: Callable[[Path], None], tm
 
 def test_a_carriage_return_in_a_cell_is_quoted(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": ["a\rb.png", "plain.png"]})
-    for ends in ("\n", "\r\n"):
-        write_table(table, tmp_path / "table.csv", lineterminator=ends)
-        assert (tmp_path / "table.csv").read_bytes() == f'path{ends}"a\rb.png"{ends}plain.png{ends}'.encode()
+    write_table(table, tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_bytes() == b'path\n"a\rb.png"\nplain.png\n'
 
 
 def test_a_full_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,9 +181,13 @@ def test_low_rank_updates_are_merged_into_the_weights(checkpoints: dict[str, Pat
         assert not torch.allclose(plain_encoder(noise(2)), visual(noise(2)), atol=1e-3)
 
 
-def test_the_card_describes_the_run_and_escapes_markup(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_card_describes_the_run_and_escapes_markup(
+    checkpoints: dict[str, Path], tmp_path: Path, calibrated: bool
+) -> None:
     about = {
         "trainer": "CoFT",
+        "calibrated": calibrated,
         "dataset": "My <b>images</b>",
         "unlabeled_images": 60,
         "labels_used": 0,
@@ -197,6 +201,7 @@ def test_the_card_describes_the_run_and_escapes_markup(checkpoints: dict[str, Pa
     assert "a/b: &lt;c&gt;" in card and "&lt;b&gt;" in card and "<b>" not in card
     assert "60 unlabeled images, 0 labels" in card and "`TRAINER.COFT.PHASE2.LR` = `0.001`" in card
     assert "91.2 % of the test images" in card and "CoFT (our reconstruction)" in card and "No label was read" in card
+    assert ("Confidences are calibrated" in card) == calibrated == ("Confidences are not calibrated" not in card)
 
 
 def test_exports_contain_no_pickle(resnet_run: Path, tmp_path: Path) -> None:
