@@ -28,6 +28,6 @@ def test_datasets_do_not_import_higher_layers() -> None:
         assert not set(imported(path)) & {"trainers", "scripts", "train", "tests"}, path
 
 
-@pytest.mark.parametrize(("settings", "most"), [(CoFTSettings, 20), (CoFTPlusSettings, 26)])
+@pytest.mark.parametrize(("settings", "most"), [(CoFTSettings, 16), (CoFTPlusSettings, 20)])
 def test_number_of_keys_is_limited(settings: type, most: int) -> None:
     assert len(keys(settings)) <= most
