@@ -42,22 +42,22 @@ def _checkout_command(name: str) -> Command:
     return call
 
 
-def _predict(argv: Sequence[str], *told: Any) -> int:
+def _predict(argv: Sequence[str], *options: Any) -> int:
     from coft.inference.predict import main
 
-    return main(argv, *told)
+    return main(argv, *options)
 
 
-def _export(argv: Sequence[str], *told: Any) -> int:
+def _export(argv: Sequence[str], *options: Any) -> int:
     from coft.inference.export.command import main
 
-    return main(argv, *told)
+    return main(argv, *options)
 
 
-def _review(argv: Sequence[str], *told: Any) -> int:
+def _review(argv: Sequence[str], *options: Any) -> int:
     from coft.review.command import main
 
-    return main(argv, *told)
+    return main(argv, *options)
 
 
 def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
