@@ -15,8 +15,8 @@ from coft.labelling.calibration import MAX_CALIBRATION_GAP, estimated_range
 @pytest.mark.parametrize(
     ("outcome", "line"),
     [
-        ({"confidence": 0.81, "calibrated": True}, "Estimated accuracy: 81 %, between 68 and 94"),
-        ({"confidence": 0.97, "calibrated": True}, "Estimated accuracy: 97 %, between 84 and 100"),
+        ({"confidence": 0.81, "calibrated": True}, "Estimated accuracy: 81 %, between 72 and 90"),
+        ({"confidence": 0.97, "calibrated": True}, "Estimated accuracy: 97 %, between 88 and 100"),
         ({"confidence": 0.81}, "Mean confidence: 81 %; it is not calibrated"),
         ({"untrained": True}, "Nothing was trained"),
         ({"accuracies": {"now": 86.44}, "images": 2}, "Accuracy on 2 test images: 86.4 % now"),
