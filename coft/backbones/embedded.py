@@ -6,7 +6,6 @@ vocabulary get an embedding computed from their spelling, so that class names wi
 
 import zlib
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from coft.core.schemas import Anything, Number, Record, SchemaError, Text
-from coft.core.tensors import Array, Tensors, floats, load_saved
+from coft.core.tensors import Array, floats
 
 FORMAT = "coft-clip/1"
 VOCABULARY = 49408
@@ -38,27 +37,6 @@ SCHEMA = Record(
 )
 CHUNK = 2048  # tokens embedded at a time, so that intermediate results stay in the cache
 TOKEN_SHARE = 0.25  # share of an unseen token's norm that comes from its token id, not from its letters
-
-
-def load_embedded(path: str | Path) -> Tensors:
-    """Read a compact checkpoint and expand it.
-
-    Args:
-        path: Path of a file such as ``weights/embedded.pt``.
-
-    Returns:
-        A state dict for ``clip.model.build_model``.
-
-    Raises:
-        ValueError: If the file is not a compact checkpoint.
-        OSError: If it cannot be read.
-    """
-    try:
-        checkpoint = load_saved(Path(path))
-        SCHEMA.check(checkpoint)
-        return expand(checkpoint)
-    except ValueError as error:
-        raise ValueError(f"{path}: not a checkpoint of the embedded CLIP: {error}") from None
 
 
 def expand(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

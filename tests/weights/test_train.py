@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from coft.backbones.embedded import load_embedded
+from coft.backbones.load import load_clip
 from coft.core.errors import UserError
 from weights.pretrain.evaluate import Task, preprocess
 from weights.pretrain.library import SHARES, collect
@@ -80,8 +80,7 @@ def test_training_of_both_checkpoints(tmp_path):
     with pytest.raises(UserError, match="train embedded first"):
         pretraining.train("embedded-vit", RECIPE)
     for name, recipe in (("embedded", RECIPE), ("embedded-vit", replace(RECIPE, distilled=0.5))):
-        state = load_embedded(pretraining.train(name, recipe))
-        assert all(torch.isfinite(value).all() for value in state.values())
+        load_clip(str(pretraining.train(name, recipe)))  # refuses weights that are not finite
         rows = list(csv.DictReader((tmp_path / "out" / f"curve-{name}.csv").open()))
         assert rows[-1]["step"] == "4"
         assert 0 <= float(rows[-1]["shapes"]) <= 100

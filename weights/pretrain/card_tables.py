@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clip.model import CLIP, build_model
+from clip.model import CLIP
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.metrics import confusion_matrix
 from tabulate import tabulate
 
-from coft.backbones.embedded import load_embedded
+from coft.backbones.load import load_clip
 from weights.pretrain.captions import tokenizer
 from weights.pretrain.evaluate import (
     Task,
@@ -142,7 +142,7 @@ def description_texts(folder: Path) -> dict[str, list[str]]:
 
 def report(checkpoints: list[Path], tasks: list[Task]) -> list[dict[str, Any]]:
     """Evaluate every checkpoint on every task."""
-    models = {path.stem: build_model(load_embedded(path)).float().eval() for path in checkpoints}
+    models = {path.stem: load_clip(str(path)) for path in checkpoints}
     rows = []
     for task in tasks:
         for name, model in models.items():

@@ -13,7 +13,7 @@ import torch
 from clip.model import CLIP
 from torch import Tensor
 
-from coft.backbones.embedded import load_embedded
+from coft.backbones.load import load_clip
 from coft.core.errors import UserError
 from coft.core.files import write_table
 from weights.pretrain.captions import Captions
@@ -117,10 +117,10 @@ class Pretraining:
         path = self.out_dir / "embedded.pt"
         if not path.is_file():
             raise UserError(f"{path} is missing; train embedded first, embedded-vit learns from it")
-        state = load_embedded(path)
+        state = load_clip(str(path)).state_dict()
         state["token_embedding.weight"] = state["token_embedding.weight"][self.captions.token_ids]
         teacher = build_clip("embedded", len(self.captions.token_ids))
-        teacher.load_state_dict({name: value.float() for name, value in state.items()})
+        teacher.load_state_dict(state)
         return teacher
 
     def _features_of_names(self, teacher: CLIP) -> Tensor:

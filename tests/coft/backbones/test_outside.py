@@ -60,6 +60,7 @@ def change_spelling(**parts: Any) -> Callable[[State], State]:
 
 
 COMPACT: dict[str, Callable[[State], State]] = {
+    "another format": lambda state: {**state, "format": "other/1"},
     "no spelling": lambda state: {**state, "spelling": {}},
     "a scale that is a text": change_spelling(scale="x"),
     "a scale that is none": change_spelling(scale=float("nan")),
@@ -68,6 +69,7 @@ COMPACT: dict[str, Callable[[State], State]] = {
     "another width": change_spelling(weight=torch.zeros(2048, 5, dtype=torch.int8)),
     "a weight that is a text": change_spelling(weight="x"),
     "no tokens": lambda state: {**state, "token_ids": state["token_ids"][:0]},
+    "tokens in descending order": lambda state: {**state, "token_ids": state["token_ids"].flip(0)},
     "tokens of floats": lambda state: {**state, "token_ids": state["token_ids"].float()},
     "tokens in columns": lambda state: {**state, "token_ids": state["token_ids"][:, None]},
     "a scalar": lambda state: {
