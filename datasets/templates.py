@@ -7,7 +7,6 @@ peer of CoFT use it. The second peer starts from the second template. CoFT avera
 from __future__ import annotations
 
 from coft.engine.class_names import GENERIC
-from dassl.data.datasets import DATASET_REGISTRY
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "Digits": ("a photo of the digit {}.", "a picture of the number {}.", "{}."),
@@ -39,16 +38,3 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "ImageNetSketch": ("a photo of a {}.", "a sketch of a {}.", "a drawing of a {}."),
     "ImageNetR": ("a photo of a {}.", "a rendition of a {}.", "a drawing of a {}."),
 }
-
-
-def templates_of(dataset: str) -> tuple[str, ...]:
-    """Return the templates of a data set: its attribute `templates`, else those above, else the generic ones.
-
-    Args:
-        dataset: Name in Dassl's registry, such as "EuroSAT".
-
-    Returns:
-        At least two templates, with one "{}" each for the class name.
-    """
-    dataset_class = DATASET_REGISTRY.get(dataset) if dataset in DATASET_REGISTRY.registered_names() else None
-    return tuple(getattr(dataset_class, "templates", ())) or TEMPLATES.get(dataset, GENERIC)

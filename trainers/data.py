@@ -12,12 +12,13 @@ import torch
 
 from coft.core import processes
 from coft.core.errors import UserError
+from coft.engine.class_names import GENERIC
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.inputs import unlabeled_images
 from coft.images.batches import UnlabeledImages
 from dassl.data import DataManager
 from dassl.data.datasets import Datum
-from datasets.templates import templates_of
+from datasets.templates import TEMPLATES
 
 from .labeled_images import LabeledImages
 
@@ -49,8 +50,8 @@ def data_manager(trainer: Any) -> DataManager:
 
 
 def templates_in(dataset: Any, name: str) -> tuple[str, ...]:
-    """Return the data set's own templates, which may depend on its chosen part, else those registered for its name."""
-    return tuple(getattr(dataset, "templates", ())) or templates_of(name)
+    """Return the data set's own templates, which may depend on its chosen part, else those of its registered name."""
+    return tuple(getattr(dataset, "templates", ())) or TEMPLATES.get(name, GENERIC)
 
 
 def unlabeled_part(dataset: Any) -> str:
