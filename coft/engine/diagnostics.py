@@ -45,10 +45,6 @@ class Diagnostics:
         has_label = truth >= 0
         return float((truth[has_label] == labels[has_label]).float().mean()) if has_label.any() else math.nan
 
-    def wrong(self, labels: Tensor) -> Tensor:
-        """Return the mask of wrong pseudo-labels; images without a known label count as not wrong. Shape (N,)."""
-        return (self._labels >= 0) & (self._labels != labels)
-
     def cluster_accuracy(self, labels: Tensor) -> float:
         """Return the clustering accuracy: the share of right labels under the best one-to-one renaming of the classes.
 
