@@ -65,7 +65,7 @@ OUTPUT_FILES = (  # files and folders that a run writes, and would overwrite
     *(*EARLY_FILES, "labels.csv", "predictions.csv", "test_predictions.csv", "doubtful_names.csv", "least_sure.csv"),
     *("classes.txt", "summary.json", "report.html", "report", "curves.png", "model", "resume.pt"),
 )
-RUN_FILES = (CONFIG, "log.txt*", "tensorboard", *OUTPUT_FILES)  # entries that may exist before the first checkpoint
+RUN_FILES = (CONFIG, "log.txt", "tensorboard", *OUTPUT_FILES)  # entries that may exist before the first checkpoint
 
 
 def has_results(folder: Path) -> bool:
@@ -91,8 +91,8 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
     text = cfg.dump()
     saved, present = saved_config(folder), flatten(parse_yaml(text))
     if saved is not None and saved != present and saved.keys() >= set(IDENTITY_KEYS) and not has_results(folder):
-        for path in (*folder.glob("log.txt*"), *(folder / name for name in (*EARLY_FILES, CONFIG))):
-            path.unlink(missing_ok=True)
+        for name in ("log.txt", *EARLY_FILES, CONFIG):
+            (folder / name).unlink(missing_ok=True)
         saved = None
     if saved is not None:
         _check_same_experiment(saved, present, folder, flag)

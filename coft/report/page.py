@@ -22,7 +22,7 @@ from .duplicates import equal_groups, near_groups
 from .formatting import duration, number, percent, short
 from .groups import groups_by_class
 from .maps import Map, make_map
-from .run_folder import RunFolder, logs
+from .run_folder import RunFolder
 from .summary import class_rows, columns, facts, figures, lead
 from .thumbnails import embed
 
@@ -38,7 +38,7 @@ PICTURES_PER_DUPLICATE = 6  # most pictures per group of duplicates
 ROWS = 100  # most skipped files, and most names of empty or rare classes, that are listed
 FILES = (
     *("predictions.csv", "least_sure.csv", "doubtful_names.csv", "test_predictions.csv", "pseudo_labels.csv"),
-    *("metrics.csv", "summary.json"),
+    *("metrics.csv", "summary.json", "log.txt"),
 )
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -79,10 +79,7 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
         "few": some_of([short(run.classes[label]) for label in names.few(signals)]),
         "panels": panels(run.epochs),
         "maps": maps(run),
-        "files": [
-            *(name for name in FILES if (run.folder / name).is_file()),
-            *(path.name for path in logs(run.folder)),
-        ],
+        "files": [name for name in FILES if (run.folder / name).is_file()],
         "limits": names,
         **blocks,
     }

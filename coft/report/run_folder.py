@@ -181,15 +181,9 @@ def _tested(folder: Path) -> pd.DataFrame:
     return tested.rename(columns={"end": "predicted"})[["image", "class", "predicted"]].reset_index(drop=True)
 
 
-def logs(folder: Path) -> list[Path]:
-    """Return the paths of `log.txt` and of any dated logs, which older runs began whenever they were resumed."""
-    return sorted(folder.glob("log.txt*"))
-
-
 def _warnings(folder: Path) -> list[str]:
     lines: list[str] = []
-    for path in logs(folder):
-        with suppress(OSError):
-            lines += read_text(path, errors="replace").splitlines()
+    with suppress(OSError):
+        lines = read_text(folder / "log.txt", errors="replace").splitlines()
     warnings = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
     return list(dict.fromkeys(warnings))[:MOST_WARNINGS]
