@@ -6,7 +6,6 @@ Images are in the order of `pseudo_labels.csv`.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ class Evidence:
         features: The frozen CLIP's features of these images. Shape (n, k).
         text: Unit-length text features of the classes. Shape (C, k).
         peers: Labels that each peer predicts at the last labelling, by peer. Shape (N,) each.
-        scale: CLIP's logit scale; NaN in older files.
+        scale: CLIP's logit scale.
     """
 
     classes: list[str]
@@ -56,10 +55,10 @@ class Evidence:
     features: np.ndarray
     text: np.ndarray
     peers: Arrays
-    scale: float = math.nan
+    scale: float
 
 
-def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Tensor, scale: float = math.nan) -> None:
+def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Tensor, scale: float) -> None:
     """Write the frozen CLIP's facts about the unlabeled images: all of `Evidence` but `peers`.
 
     Args:
@@ -143,7 +142,7 @@ def read_evidence(folder: Path) -> Evidence | None:
     arrays, metadata = _load(folder / FOLDER / FROZEN)
     peers = _load(folder / FOLDER / PEERS)[0] if (folder / FOLDER / PEERS).is_file() else {}
     try:
-        scale = float(metadata.get("scale", "nan"))
+        scale = float(metadata["scale"])
         classes = parse_json(metadata["classes"])
         List(Text(10_000, lines=True), 1).check(classes, "classes")
         evidence = Evidence(classes, **arrays, peers=peers, scale=scale)

@@ -37,9 +37,9 @@ class Signals:
         alike: Share of its images' nearest neighbours that have the same class: high if the images form one group.
         fit: Name fit, a difference of cosines. Below 0, `rival` fits better.
         rival: Label of the nearest other name.
-        believed: Zero-shot CLIP's probability of the class, averaged over its images; NaN if it is not known.
+        believed: Zero-shot CLIP's probability of the class, averaged over its images; NaN without any.
         kinds: Number of its images divided by the mean over classes, times 1 plus Moran's I of that probability, which
-            measures how far nearest neighbours in the class share a deviation from the mean. NaN if it is not known.
+            measures how far nearest neighbours in the class share a deviation from the mean.
     """
 
     images: int
@@ -73,7 +73,7 @@ REASONS = {
 }
 
 
-def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.ndarray | None = None) -> list[Signals]:
+def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.ndarray) -> list[Signals]:
     """Measure the signals of each class.
 
     Args:
@@ -82,7 +82,6 @@ def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.
         final: Label of each image at the end of the run; -1 if unknown. Shape (n,).
         believed: The frozen CLIP's probability of that label. Shape (n,).
     """
-    believed = np.full(len(final), np.nan) if believed is None else believed
     count = len(text)
     neighbours = nearest(features, features, min(NEIGHBOURS, max(0, len(features) - 1)), torch.arange(len(features)))[1]
     same_class = final[neighbours.numpy()] == final[:, None]
@@ -111,7 +110,7 @@ def morans_i(values: np.ndarray, members: np.ndarray, neighbours: np.ndarray, co
         counted: Mask of the neighbours that are members, too. Shape (m, k).
 
     Returns:
-        Moran's I; 0 if no neighbour is a member or all values are equal, else NaN if a value of a member is NaN.
+        Moran's I; 0 if no neighbour is a member or all values are equal.
     """
     deviation = values - values[members].mean()
     variance = np.square(deviation[members]).mean()

@@ -85,6 +85,6 @@ def write_run(
         centres = rng.normal(size=(len(classes), 16))
         features = centres[first_labels] + 0.3 * rng.normal(size=(count, 16))
         unit = [torch.nn.functional.normalize(torch.from_numpy(x).float(), dim=1) for x in (features, centres)]
-        write_frozen(folder, classes, Table.of(unit[0]), unit[1])
+        write_frozen(folder, classes, Table.of(unit[0]), unit[1], scale=10.0)
         write_peers(folder, {"peer_a": torch.from_numpy(final_labels), "peer_b": torch.from_numpy(other_labels)})
     return folder

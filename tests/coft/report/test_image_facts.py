@@ -23,10 +23,10 @@ def features() -> torch.Tensor:
 
 def test_evidence_round_trip(tmp_path: Path, features: torch.Tensor) -> None:
     text = features[:3]
-    write_frozen(tmp_path, ["a", "<b>", "c\n"], Table.of(features), text)
+    write_frozen(tmp_path, ["a", "<b>", "c\n"], Table.of(features), text, 50.0)
     write_peers(tmp_path, {"peer_a": torch.arange(40) % 3, "peer_b": torch.zeros(40, dtype=torch.long)})
     evidence = read_evidence(tmp_path)
-    assert evidence is not None and evidence.classes == ["a", "<b>", "c\n"]
+    assert evidence is not None and evidence.classes == ["a", "<b>", "c\n"] and evidence.scale == 50
     assert list(evidence.zero_shot) == [int((row @ text.T).argmax()) for row in features]
     assert list(evidence.sample) == list(range(40)) and np.allclose(evidence.features, features, atol=1e-3)
     assert list(evidence.peers["peer_a"][:4]) == [0, 1, 2, 0] and np.array_equal(evidence.text, text.numpy())
@@ -52,24 +52,27 @@ def test_a_single_image_has_no_neighbour() -> None:
 
 def test_the_sample_is_limited(features: torch.Tensor, tmp_path: Path) -> None:
     repeated = features.repeat(150, 1)
-    write_frozen(tmp_path, ["a", "b", "c"], Table.of(repeated), features[:3])
+    write_frozen(tmp_path, ["a", "b", "c"], Table.of(repeated), features[:3], 50.0)
     evidence = read_evidence(tmp_path)
     assert evidence is not None and len(evidence.sample) == len(evidence.features) == image_facts.MIN_SAMPLE
     assert len(set(evidence.sample)) == image_facts.MIN_SAMPLE and evidence.sample.max() < len(repeated)
     assert np.allclose(evidence.features, repeated[evidence.sample], atol=1e-3)
 
 
-@pytest.mark.parametrize("damage", ["cut", "version", "labels", "key"])
+@pytest.mark.parametrize("damage", ["cut", "version", "labels", "key", "scale"])
 def test_damaged_files_are_refused(tmp_path: Path, features: torch.Tensor, damage: str) -> None:
-    write_frozen(tmp_path, ["a", "b", "c"], Table.of(features), features[:3])
+    write_frozen(tmp_path, ["a", "b", "c"], Table.of(features), features[:3], 50.0)
     path = tmp_path / image_facts.FOLDER / image_facts.FROZEN
-    arrays, metadata = load_file(path), {"version": image_facts.VERSION, "classes": json.dumps(["a", "b", "c"])}
+    classes = json.dumps(["a", "b", "c"])
+    arrays, metadata = load_file(path), {"version": image_facts.VERSION, "classes": classes, "scale": "50.0"}
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:100])
     elif damage == "version":
         save_file(arrays, path, metadata | {"version": "0"})
     elif damage == "labels":
         save_file(arrays | {"zero_shot": np.full(40, 7, dtype=np.int32)}, path, metadata)
+    elif damage == "scale":
+        save_file(arrays, path, {key: value for key, value in metadata.items() if key != "scale"})
     else:
         save_file({key: value for key, value in arrays.items() if key != "text"}, path, metadata)
     with pytest.raises(UserError, match=str(tmp_path / "report")) as error:

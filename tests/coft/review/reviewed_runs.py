@@ -45,7 +45,7 @@ def write_reviewed(run: Path, paths: list[str], backbone: Path, images: Path, cl
     features = shown[final] + 0.01 * torch.randn(len(final), shown.shape[1], generator=source)
     features[2 * PER_CLASS : 2 * PER_CLASS + PER_CLASS // 2] += 0.05 * torch.randn(shown.shape[1], generator=source)
     text = ensemble_features(clip_model, classes.names, TEMPLATES, classes.synonyms)
-    write_frozen(run, classes.names, Table.of(F.normalize(features, dim=1)), text)
+    write_frozen(run, classes.names, Table.of(F.normalize(features, dim=1)), text, scale=100.0)
     write_classes(run / "classes.txt", classes)
     origin = {"name": str(backbone), "fingerprint": fingerprint(clip_model), "frozen_stages": 0}
     (run / "model").mkdir(exist_ok=True)
