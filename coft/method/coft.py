@@ -90,7 +90,7 @@ class CoFT(TwoPhases):
             raise UserError(f"too few images to choose seeds for two peers: {self.num_images}; take more images")
         features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
         logits = zero_shot_logits(features, text, self.engine.clip.scale)
-        self.trains = not (self.guard and guard_fires(logits, self.num_classes))
+        self.trains = not (self.guard and guard_fires(logits))
         self.observer.seeds_chosen(seeds, label, per_class)
 
     @cached_property

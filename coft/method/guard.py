@@ -62,15 +62,12 @@ def measure_knowledge(logits: Table) -> Knowledge:
     return Knowledge((surest - commonest) / max(1 - commonest, 1e-12), information)
 
 
-def guard_fires(logits: Table, num_classes: int) -> bool:
+def guard_fires(logits: Table) -> bool:
     """Return whether CLIP hardly knows the classes; if so, log a warning with advice.
 
     Args:
-        logits: The frozen CLIP's logits of all images, without prior correction. Shape (N, C).
-        num_classes: C.
+        logits: The frozen CLIP's logits of all images, without prior correction. Shape (N, C), with C at least 2.
     """
-    if num_classes < 2:
-        return False
     believed = measure_knowledge(logits)
     if believed.is_insufficient:
         log.info(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coft.core import table
 from coft.core.table import Table
 from coft.engine.runtime import Runtime
-from coft.method.guard import guard_fires, measure_knowledge
+from coft.method.guard import measure_knowledge
 from tests.coft.naive import zero_shot_logits
 from tests.coft.toys import PEERS, ToyBackbone, ToyImages, checkpoint_of, load, make_coft, make_plus, train
 
@@ -64,10 +64,6 @@ def test_the_number_of_rows_at_a_time_does_not_change_knowledge(monkeypatch: pyt
 )
 def test_skill_and_information_must_both_be_low(rows: list[list[float]], insufficient: bool) -> None:
     assert measure_knowledge(Table.of(torch.tensor(rows))).is_insufficient == insufficient
-
-
-def test_the_guard_ignores_a_single_class() -> None:
-    assert not guard_fires(Table.of(torch.zeros(9, 1)), 1)
 
 
 def weak_backbone(images: ToyImages) -> ToyBackbone:
