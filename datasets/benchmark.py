@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from coft.core.errors import UserError, did_you_mean
 from coft.core.untrusted import read_text
 
-from .base import DeclaredDataset, Items, Row, dataset_root, datum, items_of, read_split
+from .base import DeclaredDataset, Items, Row, dataset_root, items_of, read_split
 from .folders import class_folders, first_folder, image_files
 from .splits import Split, hold_out, save_split, split_by_class
 
@@ -162,19 +162,16 @@ def read_parts(root: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
     Returns:
         Training images, validation images (a fifth of the training images, held out), and test images.
     """
-    rows = {
-        part: [
-            (str(path.relative_to(root)), label_of(folder, names), folder.name)
-            for folder in class_folders(root / part)
-            for path in image_files(folder)
-        ]
-        for part in ("train", "test")
-    }
-    split = hold_out(rows["train"], rows["test"])
-    train, val, test = (
-        [datum(root / path, label, names[label]) for path, label, _ in split[part]] for part in ("train", "val", "test")
-    )
-    return train, val, test
+
+    def rows(part: str) -> list[Row]:
+        found: list[Row] = []
+        for folder in class_folders(root / part):
+            if paths := list(image_files(folder)):
+                label = label_of(folder, names)
+                found += [(str(path.relative_to(root)), label, names[label]) for path in paths]
+        return found
+
+    return items_of(hold_out(rows("train"), rows("test")), root, {})
 
 
 def label_of(folder: Path, names: Sequence[str]) -> int:
