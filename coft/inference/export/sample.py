@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from coft.core.errors import UserError
+from coft.core.errors import UserError, first_line
 from coft.core.experiment import saved_config
-from coft.core.untrusted import MAX_TABLE_BYTES, open_file
+from coft.core.untrusted import read_table
 from coft.inference.model import AdaptedModel
 from coft.inference.sources import Resolve, Source, Sources
 from coft.inference.stream import read_ahead
@@ -90,7 +87,7 @@ def images_of_run(run: Path) -> list[Source]:
     """Return the images in a run's tables that still exist. The first table that is found counts."""
     for table in (folder / name for folder in (run, run.parent) for name in TABLES):
         if table.is_file():
-            return existing_files(row["path"] for row in rows_of(table))
+            return existing_files(path for path, _ in rows_of(table))
     return []
 
 
@@ -110,28 +107,29 @@ def labels_of_test_images(run: Path, classes: Sequence[str]) -> dict[Source, int
     for folder in (run, run.parent):
         if (folder / TESTED).is_file():
             root = Path(str((saved_config(folder) or {}).get("DATASET.ROOT", "")))
-            rows = [row for row in rows_of(folder / TESTED) if row["class"] in label_of_class]
-            labels = {Source(row["image"], root / row["image"]): label_of_class[row["class"]] for row in rows}
+            rows = [(image, name) for image, name in rows_of(folder / TESTED) if name in label_of_class]
+            labels = {Source(image, root / image): label_of_class[name] for image, name in rows}
             return {source: label for source, label in labels.items() if source.path.is_file()}
     return {}
 
 
-def rows_of(table: Path) -> list[dict[str, str]]:
+def rows_of(table: Path) -> list[tuple[str, str]]:
     """Read the first rows of a run's table, at most `MOST`.
 
+    Returns:
+        Image path and class of each row. The class is empty if it is not known.
+
     Raises:
-        UserError: If the table cannot be read, or a row has no image path or class.
+        UserError: If the table cannot be read, or has no column of paths or classes, or a row has no path.
     """
-    try:
-        with open_file(table, MAX_TABLE_BYTES) as file:
-            lines = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-            rows = list(itertools.islice(csv.DictReader(lines), MOST))
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{table}: cannot be read as a table ({error}); copy it again, or remove it") from error
     name = "image" if table.name == TESTED else "path"
-    if any(not isinstance(row.get(column), str) for row in rows for column in (name, "class")):
+    try:
+        rows = read_table(table, nrows=MOST)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{table}: is no table ({first_line(error)}); copy it again, or remove it") from error
+    if not {name, "class"} <= set(rows) or (rows[name] == "").any():
         raise UserError(f"{table}: is damaged (a row without {name} or class); copy it again, or remove it")
-    return rows
+    return list(zip(rows[name], rows["class"], strict=True))
 
 
 def agreement(one: Predict, other: Predict, images: Tensor) -> float:

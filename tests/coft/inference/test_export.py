@@ -302,7 +302,7 @@ def test_labelled_test_images_give_the_accuracy_of_an_export(
 
 
 @pytest.mark.parametrize(
-    "text", ["image,class\n00.png\n", "image,class\n\x00,\x00,\n" + "x" * 200_000, "image\n00.png\n"]
+    "text", ["image,class\n,boat\n", "image,class\n\x00,\x00,\n" + "x" * 200_000, "image\n00.png\n"]
 )
 def test_a_damaged_table_of_the_run_is_refused(
     text: str, resnet_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
