@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -145,6 +145,3 @@ class ImageNetR(ImageNetFamily):
     name = "imagenet_r"
     dataset_dir = "imagenet-rendition"
     images = "imagenet-r"
-
-
-FAMILY: Sequence[type[ImageNetFamily]] = (ImageNet, ImageNetV2, ImageNetSketch, ImageNetA, ImageNetR)

@@ -48,8 +48,6 @@ class PACSDomain(DeclaredDataset):
     """
 
     dataset_dir = FOLDERS[0]
-    domains = DOMAINS
-    templates = TEMPLATES["photo"]
 
     def __init__(self, cfg: Any) -> None:
         domain = chosen_domain(cfg.DATASET)

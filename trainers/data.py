@@ -75,7 +75,7 @@ def unlabeled_of(trainer: Any) -> tuple[UnlabeledImages, Diagnostics]:
     data = unlabeled_data(trainer.cfg, dataset, trainer.spec.trainer)
     images = images_of(trainer, [item.impath for item in data], getattr(dataset, "content_hashes", None))
     log.info("Unlabeled images: %d, the %s", len(images), unlabeled_part(dataset))
-    return images, diagnostics_of(images, data)
+    return images, Diagnostics(labels_of(images, data))
 
 
 def images_of(trainer: Any, paths: Sequence[str], hashes: Mapping[str, str] | None = None) -> UnlabeledImages:
@@ -114,8 +114,3 @@ def unlabeled_data(cfg: Any, dataset: Any, trainer: str) -> list[Datum]:
 def labels_of(images: UnlabeledImages, data: Sequence[Datum]) -> torch.Tensor:
     """Return the label of each image by index, for diagnostics and for trainers that learn from labels. Shape (N,)."""
     return torch.tensor([data[i].label for i in images.pool.order.tolist()])
-
-
-def diagnostics_of(images: UnlabeledImages, data: Sequence[Datum]) -> Diagnostics:
-    """Return the comparison of pseudo-labels with the labels that a benchmark ships."""
-    return Diagnostics(labels_of(images, data))

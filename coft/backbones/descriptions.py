@@ -190,15 +190,12 @@ def check_sentences(sentences: Any, where: str) -> None:
             )
 
 
-def sentences_by_class(
-    classnames: Sequence[str], descriptions: Mapping[str, Sequence[str]], source: str = "descriptions"
-) -> list[list[str]]:
+def sentences_by_class(classnames: Sequence[str], descriptions: Mapping[str, Sequence[str]]) -> list[list[str]]:
     """Return descriptions in the order of the class names. Case, underscores and repeated blanks are ignored.
 
     Args:
         classnames: C class names.
         descriptions: Sentences by class name.
-        source: Origin of the descriptions, for the error message.
 
     Returns:
         Sentences of each class, C lists.
@@ -211,7 +208,7 @@ def sentences_by_class(
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(
-            f"{source}: no sentence for class {missing[0]!r}{others}; add it, or have it written by: "
+            f"descriptions: no sentence for class {missing[0]!r}{others}; add it, or have it written by: "
             f"bash scripts/describe.sh --classes FILE"
         )
     return [sentences_by_key[class_key(name)] for name in classnames]

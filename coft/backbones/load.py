@@ -20,16 +20,15 @@ from coft.backbones.architecture import STRIDE, Architecture, common_architectur
 from coft.backbones.clip_file import file_sha256, read_state, side_of, version_of
 from coft.backbones.joint import JointClip
 from coft.backbones.members import member_names
-from coft.backbones.open_clip_names import ALIASES, is_open_clip_name
+from coft.backbones.open_clip_names import ALIASES, WEIGHTS, is_open_clip_name
 from coft.core.errors import UserError, did_you_mean, first_line
 from coft.core.finite import check_finite
 from coft.core.network import reachable
-from coft.core.paths import HOME, expanded
+from coft.core.paths import expanded
 from coft.core.tensors import Tensors
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = HOME / "weights"
 EMBEDDED = {"embedded": WEIGHTS / "embedded.pt", "embedded-vit": WEIGHTS / "embedded-vit.pt"}
 OPENAI_RESOLUTION = {"RN50x4": 288, "RN50x16": 384, "RN50x64": 448, "ViT-L/14@336px": 336}
 DAMAGED = "get the file again, or use another backbone"

@@ -16,6 +16,7 @@ from coft.core.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
 CONTEXT_STD = 0.02  # standard deviation of random context tokens
+JITTER = 0.002  # standard deviation of the noise between the initial positive and negative context
 Synonyms = Mapping[str, Sequence[str]]  # other names of a class, by class name
 NO_SYNONYMS: Synonyms = {}
 
@@ -235,7 +236,6 @@ class DualPrompts(nn.Module):
         template: Prompt template with one "{}". The words before it ("a photo of a" if there are none) initialise
             the context; the text after it is the tail.
         num_ctx: Number of random context tokens; 0 for the words of the template.
-        jitter: Standard deviation of the noise between the initial positive and negative context.
         generator: Random generator.
         synonyms: Other names of classes, each with its own prompt.
     """
@@ -247,7 +247,6 @@ class DualPrompts(nn.Module):
         template: str,
         *,
         num_ctx: int = 0,
-        jitter: float = 0.002,
         generator: torch.Generator | None = None,
         synonyms: Synonyms = NO_SYNONYMS,
     ) -> None:
@@ -257,7 +256,7 @@ class DualPrompts(nn.Module):
         context = word_context(clip_model, head.strip() or "a photo of a")
         if num_ctx:
             context = random_context(clip_model, num_ctx, generator=generator)
-        noise = (torch.randn(context.shape, generator=generator) * jitter).to(context.device)
+        noise = (torch.randn(context.shape, generator=generator) * JITTER).to(context.device)
         self.positive = PromptLearner(clip_model, classnames, context, tail=tail, synonyms=synonyms)
         self.negative = PromptLearner(clip_model, classnames, context + noise, tail=tail, synonyms=synonyms)
 

@@ -89,14 +89,10 @@ class PromptedViT(nn.Module):
             prompts = self.tokens[i].to(x.dtype).expand(x.shape[0], -1, -1)  # an export would freeze len(x)
             x = torch.cat([x[:, :num_prefix], prompts, x[:, first_patch:]], dim=1)
             first_patch = num_prefix + prompts.shape[1]
-            x = self.run_block(block, x, slice(parts.tokens_read if i == last_layer else None))
+            x = run_block(block, x, slice(parts.tokens_read if i == last_layer else None))
         if parts.tokens_read is None:
             x = torch.cat([x[:, :num_prefix], x[:, first_patch:]], dim=1)
         return parts.read_out(x)
-
-    def run_block(self, block: Callable[[Tensor], Tensor], x: Tensor, rows: slice) -> Tensor:
-        """Run a residual block on tokens (n, length, width), and return the tokens in `rows`."""
-        return run_block(block, x, rows)
 
 
 def _width(visual: Any) -> int:

@@ -86,16 +86,15 @@ def defect(tensor: Tensor) -> str:
     return ""
 
 
-def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = False) -> Any:
+def load_saved(path: Path, mapped: bool = False) -> Any:
     """Load a file written by `torch.save`, with `weights_only`. Its checksums are verified.
 
     Args:
         path: The file.
-        device: Device of the tensors.
         mapped: Whether to map the file into memory instead of reading it.
 
     Returns:
-        Dense tensors and plain containers.
+        Dense tensors, on the CPU, and plain containers.
 
     Raises:
         OSError: If the file cannot be read.
@@ -106,7 +105,7 @@ def load_saved(path: Path, device: str | torch.device = "cpu", mapped: bool = Fa
             raise ValueError(f"is damaged (checksum of {broken})")
         source: Any = path if mapped else file
         try:
-            content = torch.load(source, map_location=device, weights_only=True, mmap=mapped)
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
         except (OSError, MemoryError):
             raise
         except (Exception, pickle.UnpicklingError) as error:  # torch may raise any exception for damaged data

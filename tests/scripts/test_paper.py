@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from coft.backbones import load
 from coft.core.errors import UserError
+from coft.core.paths import HOME
 from datasets.splits import save_split
 from scripts.comparing import benchmark_runs
 from scripts.comparing.benchmark import plan_units, read_benchmark, restrict
@@ -57,7 +57,7 @@ def weights_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def write_declaration(path: Path, backbone: str = "ViT-B/16", sets: tuple[str, ...] = ("dtd", "eurosat")) -> Path:
     """Write a declaration with a few synthetic sets and rows."""
-    content = yaml.safe_load((Path(load.HOME) / "configs" / "paper.yaml").read_text())
+    content = yaml.safe_load((HOME / "configs" / "paper.yaml").read_text())
     content["sets"] = {name: vars(facts(name)) for name in sets}
     rows = {row if isinstance(row, str) else row["name"]: row for row in content["methods"]}
     content |= {"backbones": [backbone], "methods": [rows[name] for name in ROWS]}

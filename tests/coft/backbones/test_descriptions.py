@@ -61,8 +61,8 @@ def test_sentences_are_in_the_order_of_class_names() -> None:
 
 
 def test_a_missing_class_is_named() -> None:
-    with pytest.raises(UserError, match=r"pets\.json: no sentence for class 'dog' and 1 more; add it"):
-        sentences_by_class(["cat", "dog", "owl"], SENTENCES, "pets.json")
+    with pytest.raises(UserError, match="descriptions: no sentence for class 'dog' and 1 more; add it"):
+        sentences_by_class(["cat", "dog", "owl"], SENTENCES)
 
 
 @pytest.mark.parametrize(
