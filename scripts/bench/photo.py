@@ -82,9 +82,10 @@ def fastest(work: Callable[[], object], repeats: int, clock: Callable[[], float]
     return min(seconds[1:])
 
 
-def limits(size: int = 2048, repeats: int = 5) -> Limits:
-    """Measure the limits, with square matrices of this size."""
+def limits() -> Limits:
+    """Measure the limits, with square matrices."""
     operations = {}
+    size, repeats = 2048, 5
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.randn(size, size).to(dtype)
         operations[dtype] = 2 * size**3 / fastest(partial(torch.mm, matrix, matrix), repeats)

@@ -71,9 +71,9 @@ def text_features(model: CLIP, names: list[str], templates: tuple[str, ...], tok
 
 
 @torch.no_grad()
-def image_features(model: CLIP, images: Tensor, batch: int = 256) -> Tensor:
+def image_features(model: CLIP, images: Tensor) -> Tensor:
     """Compute unit-length image features; ``[N, D]``."""
-    return torch.cat([F.normalize(model.encode_image(part).float(), dim=-1) for part in images.split(batch)])
+    return torch.cat([F.normalize(model.encode_image(part).float(), dim=-1) for part in images.split(256)])
 
 
 def accuracy(model: CLIP, task: Task, tokenize: Tokenize = clip.tokenize) -> float:

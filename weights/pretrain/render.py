@@ -46,9 +46,9 @@ class Shelf:
         return len(self.names)
 
 
-def shelves(packages: list[Package], cache_dir: Path, processes: int = 2) -> list[Shelf]:
+def shelves(packages: list[Package], cache_dir: Path) -> list[Shelf]:
     """Render packages, or read them from the cache. An interruption loses at most one package."""
-    with Pool(processes) as pool:
+    with Pool(2) as pool:
         run = partial(pool.imap, chunksize=16)
         return [_shelf(p, cache_dir, run) for p in tqdm(packages, desc="render", unit="set")]
 

@@ -27,6 +27,8 @@ from weights.pretrain.model import Student
 
 logger = logging.getLogger(__name__)
 
+LEAST = 8  # fewest drawings of a word in the bag-of-words loss
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -69,14 +71,14 @@ class Recipe:
 
 
 class Words:
-    """Words that occur in the names of at least ``least`` drawings, and the words of each concept."""
+    """Words that occur in the names of at least ``LEAST`` drawings, and the words of each concept."""
 
-    def __init__(self, library: Library, least: int = 8) -> None:
+    def __init__(self, library: Library) -> None:
         names = [words.split() for words in library.concepts]
         counts: Counter[str] = Counter()
         for label, count in enumerate(np.bincount(library.label, minlength=len(names))):
             counts.update({word: int(count) for word in names[label]})
-        self.words = sorted(word for word, count in counts.items() if count >= least)
+        self.words = sorted(word for word, count in counts.items() if count >= LEAST)
         index_of = {word: index for index, word in enumerate(self.words)}
         self._of = [[index_of[word] for word in name if word in index_of] for name in names]
 
