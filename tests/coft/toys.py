@@ -359,6 +359,10 @@ def pairs(labels: PseudoLabels) -> list[tuple[int, int]]:
     return list(zip(labels.index.tolist(), labels.label.tolist(), strict=True))
 
 
+def random_logits(count: int, classes: int, seed: int) -> Tensor:
+    return torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)) * 3
+
+
 def clusters(per_class: int = 40, width: int = 8, noise: float = 0.2) -> tuple[Tensor, Tensor]:
     """Unit features around one direction per class, and their classes."""
     source = torch.Generator().manual_seed(0)

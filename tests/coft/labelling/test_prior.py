@@ -10,10 +10,7 @@ import torch
 from coft.core import table
 from coft.core.table import Table
 from coft.labelling.prior import correct_prior, prior_offset
-
-
-def random_logits(n: int, c: int, seed: int) -> torch.Tensor:
-    return torch.randn(n, c, generator=torch.Generator().manual_seed(seed)) * 3
+from tests.coft.toys import random_logits
 
 
 @pytest.mark.parametrize("rows", [7, 4096])

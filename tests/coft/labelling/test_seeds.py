@@ -14,11 +14,7 @@ from coft.core.table import Table
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.labelling.seeds import quotas, seed_quota, select_seeds, top_per_class
 from tests.coft import naive
-from tests.coft.toys import pairs
-
-
-def random_logits(n: int, c: int, seed: int) -> torch.Tensor:
-    return torch.randn(n, c, generator=torch.Generator().manual_seed(seed)) * 3
+from tests.coft.toys import pairs, random_logits
 
 
 def select(logits: torch.Tensor, per_class: int | torch.Tensor) -> PseudoLabels:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import pytest
 
 from coft.report.write import write_report
+from tests.coft import browsers
 
 from .runs import HOSTILE, write_csv, write_images, write_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
+browser, new_page, pytestmark = browsers.browser, browsers.new_page, browsers.needs_chromium
 CLASSES = ["forest", "sea", *HOSTILE]
 
 
@@ -31,34 +30,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(run)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def open_file(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
-    """Open the page: open_file(width, "dark"); `page.problems` has errors and messages."""
-    contexts = []
+def open_file(new_page: Callable[..., Any], report: Path) -> Callable[..., Any]:
+    """Open the page: open_file(width, "dark")."""
 
     def start(width: int = 1280, scheme: str = "light") -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.problems = []
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("requestfailed", lambda request: page.problems.append(request.url[:100]))
+        page = new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         page.on("dialog", lambda dialog: (page.problems.append("dialog"), dialog.dismiss()))
         page.goto(report.as_uri())
         return page
 
-    yield start
-    for context in contexts:
-        context.close()
+    return start
 
 
 def focused(page: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, 
     folder = tmp_path_factory.mktemp("review")
     paths = write_images(folder / "images", [f"{i} <u>.png" for i in range(PER_CLASS * len(SHOWN))])
     return write_reviewed(folder / "run", paths, checkpoints["resnet"], folder / "images")
+
+
+@pytest.fixture
+def copied(run_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_folder, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +11,21 @@ import pytest
 
 from coft.engine.class_names import Classes, read_classes
 from coft.review.server import Server
+from tests.coft import browsers
 
 from .reviewed_runs import CLASSES, HOSTILE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+browser, new_page, pytestmark = browsers.browser, browsers.new_page, browsers.needs_chromium
 
 
 @pytest.fixture
-def open_file(browser: Any, start_server: Callable[[], Server]) -> Iterator[Callable[..., Any]]:
-    """Open the page of a review: open_file(width); `page.problems` lists errors and messages."""
-    contexts = []
+def open_file(start_server: Callable[[], Server], new_page: Callable[..., Any]) -> Callable[..., Any]:
+    """Open the page of a review: open_file(width)."""
 
     def start(width: int = 1280) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.problems, page.server = [], start_server()
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("requestfailed", lambda request: page.problems.append(request.url[:100]))
+        page = new_page(viewport={"width": width, "height": 900})
+        page.server = start_server()
         page.on(
             "request", lambda request: request.url.startswith((page.server.url, "data:")) or page.problems.append("x")
         )
@@ -48,9 +33,7 @@ def open_file(browser: Any, start_server: Callable[[], Server]) -> Iterator[Call
         page.wait_for_selector("#cards article")
         return page
 
-    yield start
-    for context in contexts:
-        context.close()
+    return start
 
 
 def card(page: Any, name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import socket
 import threading
 import webbrowser
@@ -24,11 +23,6 @@ def post(url: str, name: str, content: object) -> dict[str, str]:
     headers = {"Content-Type": "application/json", "Origin": f"http://{address.netloc}"}
     connection.request("POST", address.path + name, json.dumps(content), headers)
     return dict(json.loads(connection.getresponse().read()))
-
-
-@pytest.fixture
-def copied(run_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run_folder, tmp_path / "run"))
 
 
 def test_a_review_saves_classes_and_prints_a_command(

@@ -23,11 +23,6 @@ from .reviewed_runs import CLASSES, HOSTILE, PER_CLASS
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def copied(run_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run_folder, tmp_path / "run"))
-
-
 def names(**other: list[str]) -> list[list[str]]:
     """The classes as the page sends them, with changes."""
     return [other.get(name, [name, *CLASSES.synonyms.get(name, ())]) for name in CLASSES.names]

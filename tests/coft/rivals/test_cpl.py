@@ -11,15 +11,10 @@ import torch.nn.functional as F
 from coft.core.errors import UserError
 from coft.rivals.cpl import candidates_of
 from coft.rivals.grip import linear_quota
-from tests.coft.rivals.making import COUNT, ClipBackbone, make_clip_backbone, make_cpl
+from tests.coft.rivals.making import COUNT, ClipBackbone, make_cpl
 from tests.coft.toys import assert_resumes, whole_batch
 
 CLASSES = 3
-
-
-@pytest.fixture(scope="module")
-def clip() -> ClipBackbone:
-    return make_clip_backbone()
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -8,13 +8,8 @@ import torch
 from coft.core.table import Table
 from coft.labelling.seeds import select_seeds
 from coft.rivals.grip import linear_quota
-from tests.coft.rivals.making import COUNT, ClipBackbone, make_clip_backbone, make_grip
+from tests.coft.rivals.making import COUNT, ClipBackbone, make_grip
 from tests.coft.toys import assert_resumes, assert_same_bits, pairs, weights
-
-
-@pytest.fixture(scope="module")
-def clip() -> ClipBackbone:
-    return make_clip_backbone()
 
 
 def test_the_number_of_pseudo_labels_grows_to_all_images() -> None:

@@ -37,11 +37,6 @@ from tests.coft.toys import (
 MODELS = {"prompt_learner": "upl", "prompt_learner_2": "upl_2"}  # name of its random numbers
 
 
-@pytest.fixture(scope="module")
-def clip() -> ClipBackbone:
-    return make_clip_backbone()
-
-
 def test_upl_trains_on_weak_views_of_the_most_confident_images(clip: ClipBackbone) -> None:
     method = make_upl(clip)
     batches, images = begin_at(method), method.engine.images
