@@ -164,12 +164,12 @@ def read_parts(root: Path, names: Sequence[str]) -> tuple[Items, Items, Items]:
     """
 
     def rows(part: str) -> list[Row]:
-        found: list[Row] = []
+        entries: list[Row] = []
         for folder in class_folders(root / part):
             if paths := list(image_files(folder)):
                 label = label_of(folder, names)
-                found += [(str(path.relative_to(root)), label, names[label]) for path in paths]
-        return found
+                entries += [(str(path.relative_to(root)), label, names[label]) for path in paths]
+        return entries
 
     return items_of(hold_out(rows("train"), rows("test")), root, {})
 
