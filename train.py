@@ -115,21 +115,26 @@ def missing(folder: Path) -> list[Path]:
     return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
+def run_files(folder: Path) -> set[Path]:
+    """Return the files and folders in an output folder whose names are those that a run writes."""
+    return {folder / name for name in RUN_FILES if os.path.lexists(folder / name)}
+
+
 @contextmanager
 def emptied_after_mistakes(folder: Path, new: Sequence[Path] | None = None) -> Iterator[None]:
-    """Context of a run that restores a missing or empty output folder if the run fails before its first checkpoint.
+    """Context of a run that removes what it wrote to its output folder if it fails before its first checkpoint.
 
     Args:
         folder: The output folder.
         new: Folders created for the run: the output folder and its parents. Default: those that do not exist on entry.
     """
     new = missing(folder) if new is None else new
-    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    before = run_files(folder)
     try:
         yield
     except Exception:
-        if empty and folder.is_dir() and not any(folder.rglob("*.pth.tar*")):
-            for path in {place for name in RUN_FILES for place in folder.glob(name)}:  # leave files of others
+        if not any(place for pattern in ("*.pth.tar*", "*/*.pth.tar*") for place in folder.glob(pattern)):
+            for path in run_files(folder) - before:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
             for place in new:
                 with suppress(OSError):  # not empty if somebody else has written to it

@@ -100,6 +100,15 @@ def test_folder_of_another_experiment_is_refused(fails: Call, tmp_path: Path) ->
     assert "TRAINER.NAME is 'UPL' there, 'CoFT' here" in fails(keeps_folder=True)
 
 
+def test_a_failed_run_leaves_only_the_files_of_others(fails: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "mine.txt").touch()
+    options = ("OPTIM.LR", "1e30", "TRAINER.COFT.PHASE1.MIN_STEPS", "9", "TRAIN.GUARD", "False")
+    assert "lower the learning rate" in fails(*options, keeps_folder=True)
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
 def test_folder_without_results_is_reused(tmp_path: Path, arguments: Arguments) -> None:
     out = tmp_path / "out.txt"  # a folder in spite of its name
     out.mkdir()
@@ -170,11 +179,6 @@ def test_folder_accepts_only_the_same_settings(
     assert train.main(arguments("DATALOADER.NUM_WORKERS", "1")) == 0
     again = json.loads((out / "summary.json").read_text())
     assert again["results"]["accuracy_test"] == summary["results"]["accuracy_test"]
-
-
-def test_nan_loss_is_reported(fails: Call) -> None:
-    options = ("OPTIM.LR", "1e30", "TRAINER.COFT.PHASE1.MIN_STEPS", "9", "TRAIN.GUARD", "False")
-    assert "lower the learning rate" in fails(*options)
 
 
 def test_checkpoint_of_another_backbone_is_refused(
