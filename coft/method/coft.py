@@ -150,9 +150,9 @@ class CoFT(TwoPhases):
         The first time, the encoders have learned from seeds alone, and probabilities spread among neighbours. Later the
         encoders are better than the frozen CLIP, whose features define the neighbours.
         """
-        settings, first = self.settings, not self.trains or self.epoch == self.settings.phase1.epochs
-        graph, tau = self.neighbours if first else None, settings.prior_tau
-        features = self.engine.encode(self.teacher_encoders, settings.label_views)
+        first = not self.trains or self.epoch == self.settings.phase1.epochs
+        graph, tau = self.neighbours if first else None, self.settings.prior_tau
+        features = self.engine.encode(self.teacher_encoders, self.settings.label_views)
         models = {name: final_classifier(model) for name, model in self.teachers().items()}
         scores = {name: label_scores(features[name], model, tau, graph) for name, model in models.items()}
         labels = {name: likeliest(each) for name, each in scores.items()}
@@ -160,20 +160,29 @@ class CoFT(TwoPhases):
             self.batch_labellers = {
                 name: BatchLabeller.of_pool(labels[name], features[name], model, tau) for name, model in models.items()
             }
+        return self.filter_labels(self.judge(features, scores, labels))
+
+    def judge(
+        self, features: Mapping[str, Table], scores: Mapping[str, Table], labels: Mapping[str, Tensor]
+    ) -> dict[str, Predictions]:
+        """Fit each teacher's negative vectors to its partner's labels, and compute softmax and p_clean.
+
+        Args:
+            features: Features of all images by each teacher. Shape (N, embed_dim) each.
+            scores: Scores by which they were labelled. Shape (N, C) each.
+            labels: Labels by each teacher. Shape (N,) each.
+        """
+        tau, rule = self.settings.prior_tau, self.settings.clean_rule
         judged = {name: labels[source] for name, source in self.sources.items()}
-        calibrations = {name: self.calibration(label) for name, label in judged.items()}
-        softmax = {name: probabilities(each, calibrations[name]) for name, each in scores.items()}
+        calibrations = {
+            name: Calibration.of_pool(self.belief, label) for name, label in judged.items() if self.calibrates
+        }
+        softmax = {name: probabilities(each, calibrations.get(name)) for name, each in scores.items()}
         if self.trains and self.fits_negatives:
             self.fit_to_labels(features, judged, softmax)
-        clean = {
-            name: clean_labels(features[name], final_classifier(model), tau, settings.clean_rule, calibrations[name])
-            for name, model in self.teachers().items()
-        }
-        return self.filter_labels({name: Predictions(labels[name], softmax[name], clean[name]) for name in NAMES})
-
-    def calibration(self, label: Tensor) -> Calibration | None:
-        """Return the calibration to pseudo-labels of all images, shape (N,); None without one."""
-        return Calibration.of_pool(self.belief, label) if self.calibrates else None
+        models = {name: final_classifier(model) for name, model in self.teachers().items()}
+        clean = {name: clean_labels(features[name], models[name], tau, rule, calibrations.get(name)) for name in NAMES}
+        return {name: Predictions(labels[name], softmax[name], clean[name]) for name in NAMES}
 
     def is_due(self, epoch: int) -> bool:
         """Return whether all images are relabelled in an epoch of Phase II."""

@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from coft.backbones.visual_tuning import PromptedViT
 from coft.core.world import World
 from dassl.utils import checkpoints
 from tests.conftest import write_shapes
 from tests.trainers.conftest import weights
 from tests.trainers.runs import Run, call_in, train_until
 from tests.worlds import double_precision, in_world, start_processes, wait_for
+from trainers import reporting
 
 RELATIVE = 2e-6  # rounding: 0.6e-6 with torch for CPUs, 1.1e-6 with torch for CUDA on the same processor
 
@@ -74,7 +77,7 @@ def assert_same_outcome(reached: list[dict[str, Any]], expected: dict[str, Any],
         read_table(path / "pseudo_labels.csv") for path in (folder, other)
     )
     assert words == expected_words
-    torch.testing.assert_close(torch.tensor(numbers), torch.tensor(expected_numbers), rtol=0, atol=2e-5)
+    torch.testing.assert_close(torch.tensor(numbers), torch.tensor(expected_numbers), rtol=0, atol=1e-5)
     exported, expected_export = (load_file(path / "model" / "model.safetensors") for path in (folder, other))
     assert exported.keys() == expected_export.keys()
     assert relative_difference(exported, expected_export, "") <= 5 * RELATIVE  # a temperature amplifies rounding
@@ -100,22 +103,35 @@ def test_several_processes_give_the_outcome_of_one(coft: Run, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_in_float64_weights_differ_by_1e_12_at_most(
-    run: Run, odd_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("trainer", "most"), [("UPL", 1e-12), ("CoFT", 1e-10)])
+def test_in_float64_weights_and_the_model_nearly_agree(
+    run: Run, odd_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer: str, most: float
 ) -> None:
-    """Prompts differ by some 1e-6 in fp32, more than other weights."""
+    """In fp32, prompts and temperatures differ by some 1e-6, more than other weights.
+
+    Adam amplifies the rounding of gradients that would be zero, as of key biases in attention.
+    """
     monkeypatch.setattr(clip.model.LayerNorm, "forward", torch.nn.LayerNorm.forward)  # CLIP's computes in fp32
-    encode = clip.model.VisionTransformer.forward
-    monkeypatch.setattr(clip.model.VisionTransformer, "forward", lambda self, x: encode(self, x.double()))
+    for encoder in (clip.model.VisionTransformer, PromptedViT):
+        monkeypatch.setattr(encoder, "forward", partialmethod(in_double, encoder.forward))
+    monkeypatch.setattr(reporting, "write_report", lambda folder: None)  # it computes in fp32
 
     def whole(world: World) -> dict[str, Any]:
-        return outcome_of(run("UPL", "vit", out=f"out{world.size}", root=odd_shapes, DATALOADER__TRAIN_X__BATCH_SIZE=5))
+        out = f"out{world.size}"
+        return outcome_of(run(trainer, "vit", out=out, root=odd_shapes, DATALOADER__TRAIN_X__BATCH_SIZE=5))
 
     with double_precision():
         expected, reached = (in_world(size, whole, tmp_path / f"{size}")[0] for size in (1, 2))
-    assert all(value.dtype is torch.float64 for value in expected["weights"].values())
-    for key, value in expected["weights"].items():
-        assert (reached["weights"][key] - value).norm() <= 1e-12 * value.norm(), key
+    exported, expected_export = (load_file(tmp_path / f"out{n}" / "model" / "model.safetensors") for n in (2, 1))
+    for tensors, others in ((expected["weights"], reached["weights"]), (expected_export, exported)):
+        assert {value.dtype for value in tensors.values() if value.is_floating_point()} == {torch.float64}
+        for key, value in tensors.items():
+            assert (others[key] - value).double().norm() <= most * value.double().norm(), key
+
+
+def in_double(encoder: torch.nn.Module, forward: Callable[..., torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    """Encode images in fp64."""
+    return forward(encoder, images.double())
 
 
 def kill() -> None:
