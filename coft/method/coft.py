@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from coft.core.errors import UserError
@@ -31,7 +30,7 @@ from .coft_settings import FITTED, NONE, CoFTSettings
 from .filters import FILTERS, OWN, SEED_FILTERS, Filter, SeedFilter, weigh_seeds
 from .guard import guard_fires
 from .negative_prompt import dual_loss
-from .negatives import class_balanced, cross_fit, fit_negatives, held_out_log_odds, rows_getter
+from .negatives import class_balanced, fit_negatives, rows_getter
 from .peer import Peer
 from .predicting import clean_labels, label_scores, probabilities
 from .two_phases import NAMES, TwoPhases
@@ -166,7 +165,7 @@ class CoFT(TwoPhases):
     def judge(
         self, features: Mapping[str, Table], scores: Mapping[str, Table], labels: Mapping[str, Tensor]
     ) -> dict[str, Predictions]:
-        """Compute softmax and p_clean; each teacher's negative vectors are fitted to its partner's labels.
+        """Fit each teacher's negative vectors to its partner's labels, and compute softmax and p_clean.
 
         Args:
             features: Features of all images by each teacher. Shape (N, embed_dim) each.
@@ -179,8 +178,10 @@ class CoFT(TwoPhases):
             name: Calibration.of_pool(self.belief, label) for name, label in judged.items() if self.calibrates
         }
         softmax = {name: probabilities(each, calibrations.get(name)) for name, each in scores.items()}
-        log_odds = self.clean_log_odds(features, judged, softmax)
-        clean = {name: clean_labels(log_odds[name], tau, rule, calibrations.get(name)) for name in NAMES}
+        if self.trains and self.fits_negatives:
+            self.fit_to_labels(features, judged, softmax)
+        models = {name: final_classifier(model) for name, model in self.teachers().items()}
+        clean = {name: clean_labels(features[name], models[name], tau, rule, calibrations.get(name)) for name in NAMES}
         return {name: Predictions(labels[name], softmax[name], clean[name]) for name in NAMES}
 
     def is_due(self, epoch: int) -> bool:
@@ -274,38 +275,25 @@ class CoFT(TwoPhases):
         if self.calibrates:
             self.temperatures = self.final_temperatures(index, features)
 
-    def clean_log_odds(
+    def fit_to_labels(
         self, features: Mapping[str, Table], labels: Mapping[str, Tensor], softmax: Mapping[str, Table]
-    ) -> dict[str, Table]:
-        """Compute clean log-odds of all images by each teacher.
-
-        If negative vectors are fitted, they are fitted to the labels, weighted by the minimum of both peers' softmax.
-        Each image is judged by vectors that were not fitted to its label; the teacher receives their mean.
+    ) -> None:
+        """Fit each teacher's negative vectors to labels of all images, weighted by the minimum of both peers' softmax.
 
         Args:
             features: Features of all images by each teacher. Shape (N, embed_dim) each.
             labels: The labels: those of its partner, or with `filter` "own" its own. Shape (N,) each.
             softmax: Class probabilities by each teacher. Shape (N, C) each.
-
-        Returns:
-            Clean log-odds. Shape (N, C) each.
         """
-        teachers = self.teachers()
-        models = {name: final_classifier(model) for name, model in teachers.items()}
-        if not (self.trains and self.fits_negatives):
-            return {name: model.log_odds(features[name]) for name, model in models.items()}
         weighted = {}
         for name, label in labels.items():
             weights = (at_label(softmax[each], label) for each in (name, self.sources[name]))
             weighted[name] = PseudoLabels.of_pool(label, torch.minimum(*weights))
-        negatives = cross_fit(self.engine, teachers, weighted, self.epoch, features)
-        for name, negative in negatives.items():
-            self.peers[name].set_negative(F.normalize(negative.mean(dim=0), dim=-1))
-        return {name: held_out_log_odds(features[name], models[name], negatives[name]) for name in NAMES}
+        self.fit(self.teachers(), weighted, rows_getter(features))
 
     def fit(self, models: Mapping[str, Classifier], labels: Mapping[str, PseudoLabels], features_of: Any) -> None:
         """Fit the peers' negative vectors to labels; see `fit_negatives`."""
-        for name, negative in fit_negatives(self.engine, models, labels, [self.epoch], features_of).items():
+        for name, negative in fit_negatives(self.engine, models, labels, self.epoch, features_of).items():
             self.peers[name].set_negative(negative)
 
     def final_temperatures(self, index: Tensor, features: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:

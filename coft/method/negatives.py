@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -10,13 +10,11 @@ from torch import Tensor
 from coft.core.seeding import generator
 from coft.core.table import Table
 from coft.labelling.classifier import Classifier
-from coft.labelling.predictor import FinalClassifier
 from coft.labelling.protocol import Engine
 from coft.labelling.pseudo_labels import PseudoLabels
 
 from .negative_prompt import draw, fit_negative
 
-FOLDS = 5  # parts of the images; the negative vectors that judge a part are fitted to the others
 Labels = Mapping[str, PseudoLabels]
 
 
@@ -24,7 +22,7 @@ def fit_negatives(
     engine: Engine,
     models: Mapping[str, Classifier],
     labels: Labels,
-    key: Sequence[int | str],
+    epoch: int,
     features_of: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
 ) -> dict[str, Tensor]:
     """Fit the negative vectors of several models to labels.
@@ -33,13 +31,13 @@ def fit_negatives(
         engine: Engine, which fits the models concurrently where that is faster.
         models: Models with positive and initial negative vectors, by name.
         labels: Labels for each model.
-        key: Key of random numbers: the epoch, and more if there are several fits.
+        epoch: Current epoch, which seeds random numbers.
         features_of: Function from image indices by model, shape (n,), to features by model, shape (n, embed_dim).
 
     Returns:
         Negative vectors of unit length by model. Shape (C, embed_dim) each.
     """
-    sources = {name: generator(engine.seed, "negative", name, *key) for name in labels}
+    sources = {name: generator(engine.seed, "negative", name, epoch) for name in labels}
     chosen = {name: kept.at(draw(len(kept.label), sources[name])) for name, kept in labels.items()}
     features = features_of({name: kept.index for name, kept in chosen.items()})
 
@@ -50,52 +48,6 @@ def fit_negatives(
         return fit_negative(rows, label, weight, *vectors, model.scale, sources[name])
 
     return dict(zip(chosen, engine.map(fitted, list(chosen)), strict=True))
-
-
-def cross_fit(
-    engine: Engine, models: Mapping[str, Classifier], labels: Labels, epoch: int, features: Mapping[str, Table]
-) -> dict[str, Tensor]:
-    """Fit negative vectors for each of `FOLDS` parts of the images, to the labels of the other parts.
-
-    Vectors that were fitted to a label say too often that it is right, most of all if a class has few images.
-
-    Args:
-        engine: See `fit_negatives`.
-        models: See `fit_negatives`.
-        labels: Labels of all images for each model.
-        epoch: Current epoch.
-        features: Features of all images by model. Shape (N, embed_dim) each.
-
-    Returns:
-        Negative vectors of unit length by model. Shape (FOLDS, C, embed_dim) each.
-    """
-    fits = []
-    for fold in range(FOLDS):
-        others = {name: every.at(every.index % FOLDS != fold) for name, every in labels.items()}
-        fits.append(fit_negatives(engine, models, others, (epoch, fold), rows_getter(features)))
-    return {name: torch.stack([fit[name] for fit in fits]) for name in labels}
-
-
-def held_out_log_odds(features: Table, model: FinalClassifier, negatives: Tensor) -> Table:
-    """Compute clean log-odds of all images, by the negative vectors that were not fitted to them.
-
-    Args:
-        features: Features of all images. Shape (N, embed_dim).
-        model: Model with the positive vectors.
-        negatives: Result of `cross_fit`. Shape (FOLDS, C, embed_dim).
-
-    Returns:
-        Clean log-odds. Shape (N, C).
-    """
-    clean = model.scale * (model.positive - negatives)
-
-    def compute(rows: Tensor, fold: Tensor) -> Tensor:
-        odds = rows.new_empty(len(rows), clean.shape[1])
-        for each in fold.unique().tolist():
-            odds[fold == each] = (rows[fold == each].to(clean.device) @ clean[each].t()).cpu()
-        return odds
-
-    return features.map(compute, torch.arange(len(features)) % FOLDS)
 
 
 def class_balanced(labels: Labels, num_classes: int) -> dict[str, PseudoLabels]:

@@ -37,15 +37,18 @@ def probabilities(scores: Table, calibration: Calibration | None = None) -> Tabl
     return scores.map(lambda rows: (rows / temperature).softmax(dim=1).float())
 
 
-def clean_labels(log_odds: Table, tau: float, clean_rule: str, calibration: Calibration | None = None) -> Table:
+def clean_labels(
+    features: Table, model: FinalClassifier, tau: float, clean_rule: str, calibration: Calibration | None = None
+) -> Table:
     """Compute p_clean of every class of all unlabeled images. Shape (N, C).
 
     Args:
-        log_odds: Clean log-odds of all images. Shape (N, C).
+        features: Image features from the model's encoder. Shape (N, embed_dim).
+        model: Model whose vectors are used.
         tau: Strength of the prior correction of the log-odds.
         clean_rule: Rule from d to p_clean, a key of `CLEAN_RULES`.
         calibration: Calibration of the log-odds; None for none.
     """
-    log_odds = correct_prior(log_odds, tau)
+    log_odds = correct_prior(model.log_odds(features), tau)
     temperature = calibration.temperature_of(log_odds) if calibration else 1.0
     return log_odds.map(lambda rows: CLEAN_RULES[clean_rule](rows / temperature))

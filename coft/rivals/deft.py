@@ -139,7 +139,7 @@ class DeFT(TwoPhases):
         for name, features in self.engine.encode(self.prompted_encoders).items():
             label, model = self.labels[name].label, final_classifier(self.peers[name].prompted())
             softmax = probabilities(label_scores(features, model, tau=0.0))
-            prediction = Predictions(label, softmax, clean_labels(model.log_odds(features), 0.0, "sigmoid"))
+            prediction = Predictions(label, softmax, clean_labels(features, model, 0.0, "sigmoid"))
             predictions[name] = prediction
             score = prediction.p_clean(label)
             labels[name] = self.weigh(PseudoLabels.of_pool(label), score > 0.5, score)

@@ -88,7 +88,6 @@ from coft.labelling.predictor import FinalClassifier
 from coft.labelling.seeds import select_seeds
 from coft.method.filters import min_p_clean
 from coft.method.guard import measure_knowledge
-from coft.method.negatives import FOLDS, held_out_log_odds
 from coft.labelling.pseudo_labels import Predictions
 from coft.method.predicting import clean_labels, label_scores, probabilities
 torch.set_num_threads(1)
@@ -98,7 +97,6 @@ source = torch.Generator().manual_seed(0)
 features = [Table.of(torch.randn(N, DIM, generator=source)) for _ in range(2)]
 vectors = torch.randn(2, 2, C, DIM, generator=source)
 models = [FinalClassifier(None, *pair, 1.0) for pair in vectors]
-folds = torch.randn(FOLDS, C, DIM, generator=source)
 used = int(next(x for x in open("/proc/self/status") if x.startswith("VmData")).split()[1]) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)
 logits = models[0].logits(features[0])
@@ -111,7 +109,7 @@ labels = [likeliest(each) for each in scores]
 pairs = []
 for rows, model, each, label, judged in zip(features, models, scores, labels, reversed(labels)):
     calibration = Calibration.of_pool(belief, judged)
-    clean = clean_labels(held_out_log_odds(rows, model, folds), 0.5, "softmax", calibration)
+    clean = clean_labels(rows, model, 0.5, "softmax", calibration)
     pairs.append(Predictions(label, probabilities(each, calibration), clean))
 min_p_clean(*pairs).log_frequency(C)
 pairs[0].margin, pairs[1].confidence

@@ -15,7 +15,6 @@ from coft.core.table import Table
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method import coft, negative_prompt, negatives
 from coft.method.negative_prompt import draw, fit_negative
-from coft.method.negatives import FOLDS
 from tests.coft import naive
 from tests.coft.toys import CLASSES, COUNT, PARTNER, PEERS, begin_at, make_coft, train
 
@@ -37,35 +36,28 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
 
 @pytest.mark.usefixtures("label_each_epoch")
 @pytest.mark.parametrize("filter", ["min-p-clean", "own"])
-def test_the_partner_s_labels_are_judged_by_fits_to_other_images(filter: str, fits: list[Fit]) -> None:
+def test_they_are_fitted_to_the_partner_s_labels_at_each_labelling(filter: str, fits: list[Fit]) -> None:
     method = make_coft({"filter": filter})
     begin_at(method, method.phase1_epochs)
     predictions, *_ = method.observer.labels[-1]
-    for n, (name, partner) in enumerate(PARTNER.items()):
+    for (features, labels, weight, negative), (name, partner) in zip(fits[-2:], PARTNER.items(), strict=True):
         source = predictions[name if filter == "own" else partner]
+        assert torch.equal(labels, source.label)
+        for i, y in enumerate(labels.tolist()):
+            probabilities = [float(p.probability.all()[i, y]) for p in (predictions[name], source)]
+            assert float(weight[i]) == pytest.approx(min(probabilities))
         teacher = method.peers[name].teacher()
+        torch.testing.assert_close(teacher.negative, negative)
         positive, scale = F.normalize(teacher.positive, dim=-1), teacher.scale
-        features = naive.view_features(method, teacher.features, 2)
-        odds, vectors = torch.empty(COUNT, CLASSES), []
-        for fold, (rows, labels, weight, negative) in enumerate(fits[-len(PEERS) * FOLDS :][n :: len(PEERS)]):
-            others = [i for i in range(COUNT) if i % FOLDS != fold]
-            assert labels.tolist() == [int(source.label[i]) for i in others]
-            torch.testing.assert_close(rows, features[others])
-            for i, y, each in zip(others, labels.tolist(), weight.tolist(), strict=True):
-                probabilities = [float(p.probability.all()[i, y]) for p in (predictions[name], source)]
-                assert each == pytest.approx(min(probabilities))
-            for i in range(fold, COUNT, FOLDS):
-                odds[i] = scale * (positive - negative) @ features[i]
-            vectors.append(negative)
-        torch.testing.assert_close(teacher.negative, F.normalize(sum(vectors) / FOLDS, dim=-1))
-        odds = naive.calibrated(method, naive.without_prior(odds), source.label.tolist())
+        odds = naive.without_prior(scale * features @ (positive - F.normalize(negative, dim=-1)).t())
+        odds = naive.calibrated(method, odds, labels.tolist())
         torch.testing.assert_close(predictions[name].clean.all(), odds.softmax(dim=1), rtol=1e-4, atol=1e-5)
 
 
 def test_they_are_fitted_at_the_end(fits: list[Fit]) -> None:
     method = make_coft()  # two epochs of Phase I, three of Phase II, labels renewed every other epoch
     train(method)
-    assert len(fits) == len(PEERS) * (2 * FOLDS + 1)
+    assert len(fits) == len(PEERS) * 3
     for n, (name, peer) in enumerate(method.peers.items()):
         *_, end = fits[n :: len(PEERS)]
         labels = method.labels[name]

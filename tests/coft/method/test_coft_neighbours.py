@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from coft.core import table
@@ -15,7 +14,6 @@ from coft.labelling import neighbours
 from coft.labelling.calibration import Belief
 from coft.labelling.neighbours import NeighbourGraph
 from coft.labelling.pseudo_labels import Predictions
-from coft.method import negatives
 from tests.coft import naive
 from tests.coft.toys import (
     CLASSES,
@@ -36,16 +34,6 @@ Expected = tuple[list[int], Tensor, Tensor]  # labels, probabilities, p_clean
 def _until_convergence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Propagate until convergence."""
     monkeypatch.setattr(neighbours, "STEPS", 300)
-
-
-@pytest.fixture
-def negatives_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative vectors are not fitted, so that one set of them judges all images."""
-
-    def unfitted(*args: Any) -> Tensor:
-        return F.normalize(args[4].detach(), dim=-1)
-
-    monkeypatch.setattr(negatives, "fit_negative", unfitted)
 
 
 def spread(features: Tensor, logits: Tensor) -> Tensor:
@@ -97,7 +85,6 @@ def test_first_seeds_are_the_most_confident_after_propagation(tau: float, seed: 
     assert expected != others  # propagation changes the seeds
 
 
-@pytest.mark.usefixtures("negatives_stay")
 @pytest.mark.parametrize("rule", ["softmax", "sigmoid"])
 def test_first_labels_are_propagated_on_frozen_features(rule: str) -> None:
     method = make_coft({"clean_rule": rule, "label_views": 3})
@@ -113,7 +100,6 @@ def test_first_labels_are_propagated_on_frozen_features(rule: str) -> None:
         assert labels[name].weight.tolist() == pytest.approx(weight, abs=1e-4)
 
 
-@pytest.mark.usefixtures("negatives_stay")
 def test_later_labels_are_not_propagated(monkeypatch: pytest.MonkeyPatch) -> None:
     method: Any = make_coft()
     train(method, FIRST + 2)
