@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,7 +65,8 @@ class Folder(DeclaredDataset):
         label_of_name = folder_names(self.classes)
         labels = [UNKNOWN] * len(images)
         if options.LABELS_FROM_FOLDERS:
-            labels = [folder_label(entry.path, label_of_name) for entry in images]
+            label_of = {letters_of(name): label for name, label in label_of_name.items()}
+            labels = [folder_label(entry.path, label_of, label_of_name) for entry in images]
         if options.SUBSAMPLE_CLASSES != "all":
             raise UserError(
                 "DATASET.SUBSAMPLE_CLASSES splits benchmarks; for your own images list the classes you want"
@@ -110,17 +111,17 @@ def folder_names(classes: Classes) -> dict[str, int]:
     return by_synonym | {name: label for label, name in enumerate(classes.names)}
 
 
-def folder_label(path: str, label_of_name: Mapping[str, int]) -> int:
+def folder_label(path: str, label_of: Mapping[str, int], names: Iterable[str]) -> int:
     """Return the label of an image: that of the nearest parent folder that is named after a class.
 
     Args:
         path: Path of the image below the folder of all images.
-        label_of_name: Labels by the names that a folder may have.
+        label_of: Labels by the names that a folder may have, as `letters_of` compares them.
+        names: These names, for the error message.
 
     Raises:
         UserError: If no folder is named after a class.
     """
-    label_of = {letters_of(name): label for name, label in label_of_name.items()}
     folders = PurePosixPath(path).parent.parts
     for name in reversed(folders):
         if letters_of(name) in label_of:
@@ -129,7 +130,7 @@ def folder_label(path: str, label_of_name: Mapping[str, int]) -> int:
         raise UserError(
             f"--labels-from-folders: image {path} is in no sub-folder; leave the flag out, or sort it into one"
         )
-    hint = did_you_mean(folders[-1], label_of_name)
+    hint = did_you_mean(folders[-1], names)
     raise UserError(f"--labels-from-folders: folder {folders[-1]!r} is no class; {hint}")
 
 

@@ -23,7 +23,7 @@ from coft.core.finite import check_predictions
 from coft.core.parallel import Parallel
 from coft.core.precision import PRECISIONS
 from coft.core.settings import shown
-from coft.images.reading import Decoding, decode_image, read_bytes
+from coft.images.reading import Decoding, decode_image, read_bytes, rgb
 from coft.images.views import Inputs, plain_view
 from coft.labelling.predictor import Predictor
 
@@ -151,7 +151,7 @@ class AdaptedModel:
         if not isinstance(image, Image.Image):
             path = Path(image)
             image = decode_image(read_bytes(path), path, self.decoding)
-        return self._view(image.convert("RGB"))
+        return self._view(rgb(image))
 
     def batch(self, views: Sequence[Tensor]) -> Tensor:
         """Normalize views into the input of the encoders, on the model's device.

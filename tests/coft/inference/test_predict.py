@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from coft.inference import sorting, stream
 from coft.inference.model import AdaptedModel
@@ -262,3 +263,14 @@ def test_an_interrupt_leaves_no_half_written_file(
     monkeypatch.setattr(stream, "predict_all", stopped)
     assert main([str(finished_run), str(pictures), "--output", str(tmp_path / "out.csv")]) == 130
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_pillow_image_is_read_like_its_file(model: AdaptedModel, tmp_path: Path) -> None:
+    pixels = torch.arange(24 * 16 * 4).reshape(16, 24, 4).to(torch.uint8).numpy()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.fromarray(pixels[..., :3].copy()).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "transparent.png")
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            assert torch.equal(model.view(image), model.view(path))
