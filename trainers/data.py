@@ -23,24 +23,19 @@ from datasets.templates import TEMPLATES
 from .labeled_images import LabeledImages
 
 log = logging.getLogger(__name__)
-GROUP_SAMPLERS = {"RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"}  # may fail to form a batch
 
 
 def data_manager(trainer: Any) -> DataManager:
     """Build Dassl's data manager on `LabeledImages`, whose errors name an image that cannot be read.
 
     Raises:
-        UserError: If the trainer learns from labels but the images are a user's own, or if the sampler cannot form a
-            batch of the images.
+        UserError: If the trainer learns from labels but the images are a user's own, or if Dassl refuses the settings.
     """
-    sampler = trainer.cfg.DATALOADER.TRAIN_X.SAMPLER
-    try:
-        with processes.main_process_first(trainer.world):  # the main process may have to unpack or draw the images
+    with processes.main_process_first(trainer.world):  # the main process may have to unpack or draw the images
+        try:
             dm = DataManager(trainer.cfg, dataset_wrapper=LabeledImages)
-    except (AssertionError, ValueError) as error:
-        if sampler not in GROUP_SAMPLERS:
-            raise
-        raise UserError(f"DATALOADER.TRAIN_X.SAMPLER {sampler}: {error}; leave it at RandomSampler") from error
+        except ValueError as error:
+            raise UserError(f"Dassl cannot use a value of INPUT or DATALOADER: {error}") from error
     if trainer.spec.learns_from_labels and reports_predictions(dm.dataset):
         raise UserError(
             f"{trainer.spec.trainer} learns from labels, and your own images have none: use a label-free trainer, "

@@ -12,7 +12,7 @@ from .settings import setting, share
 
 PICTURES = ("natural", "symbols", "aerial")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
-SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+SAMPLERS = ("RandomSampler", "SequentialSampler")
 TRANSFORMS = (
     *("random_flip", "random_resized_crop", "normalize", "instance_norm", "random_crop", "random_translation"),
     *("center_crop", "cutout", "imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment"),
@@ -46,23 +46,9 @@ class Input:
     pixel_std: tuple[float, ...] = setting(
         (), "deviation of each channel, which is divided by; []: follow the backbone", above=0.0, lengths=(0, 3)
     )
-    crop_padding: int = setting(4, "random_crop: pixels around the image", at_least=0, at_most=1024)
     rrcrop_scale: tuple[float, ...] = setting(
         (0.08, 1.0), "random_resized_crop: least and most of the area", above=0.0, at_most=1.0, lengths=(2,)
     )
-    cutout_n: int = setting(1, "cutout: number of squares", at_least=0, at_most=100)
-    cutout_len: int = setting(16, "cutout: pixels of their sides", at_least=1)
-    gn_mean: float = setting(0.0, "gaussian_noise: mean")
-    gn_std: float = setting(0.15, "gaussian_noise: standard deviation", at_least=0.0)
-    randaugment_n: int = setting(2, "randaugment and its kin: operations", at_least=0, at_most=100)
-    randaugment_m: int = setting(10, "randaugment: strength", at_least=0, at_most=30)
-    colorjitter_b: float = setting(0.4, "colorjitter: change of brightness", at_least=0.0)
-    colorjitter_c: float = setting(0.4, "colorjitter: change of contrast", at_least=0.0)
-    colorjitter_s: float = setting(0.4, "colorjitter: change of saturation", at_least=0.0)
-    colorjitter_h: float = setting(0.1, "colorjitter: change of hue", at_least=0.0, at_most=0.5)
-    rgs_p: float = share(0.2, "randomgrayscale: probability")
-    gb_p: float = share(0.5, "gaussian_blur: probability")
-    gb_k: int = setting(21, "gaussian_blur: pixels of the kernel, an odd number", at_least=1)
     reduced_jpeg: bool = setting(True, "decode large JPEGs at 1/2 to 1/8, no smaller than twice INPUT.SIZE", adapt=True)
     shrink_to: int = setting(
         0, "pixels of the shorter side to which images are shrunk once; 0: not at all", at_least=0, adapt=True
@@ -73,13 +59,9 @@ class Input:
     augment: str = setting("natural", "kind of images, which selects the augmentation", choices=PICTURES, adapt=True)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield keys with invalid values. A blur kernel has an odd width, and mirrors less than the image's size."""
+        """Yield keys with invalid values."""
         if sorted(self.rrcrop_scale) != [*self.rrcrop_scale]:
             yield "RRCROP_SCALE", "expected the smaller share first"
-        if self.gb_k % 2 == 0:
-            yield "GB_K", "expected an odd number"
-        if "gaussian_blur" in self.transforms and self.size and self.gb_k // 2 >= min(self.size):
-            yield "GB_K", f"expected less than twice INPUT.SIZE, which is {list(self.size)}"
 
 
 @dataclass(frozen=True)
@@ -113,15 +95,6 @@ class TrainLoader:
 
     sampler: str = setting("RandomSampler", "in which order images come", choices=SAMPLERS)
     batch_size: int = setting(32, "images of a batch; of each peer, where there are peers", at_least=1, adapt=True)
-    n_domain: int = setting(0, "RandomDomainSampler: domains of a batch; 0: all", at_least=0)
-    n_ins: int = setting(16, "RandomClassSampler: images of each class of a batch", at_least=1)
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield keys with invalid values. A batch must hold N_INS images of a class, or as many from each domain."""
-        if self.sampler == "RandomClassSampler" and self.batch_size < self.n_ins:
-            yield "BATCH_SIZE", f"RandomClassSampler needs at least N_INS, which is {self.n_ins}"
-        if self.sampler == "RandomDomainSampler" and self.n_domain and self.batch_size % self.n_domain:
-            yield "BATCH_SIZE", f"RandomDomainSampler needs a multiple of N_DOMAIN, which is {self.n_domain}"
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,9 @@ class Optim:
     rmsprop_alpha: float = share(0.99, "rmsprop: decay of the mean of squares")
     adam_beta1: float = setting(0.9, "adam and its kin: decay of the mean", at_least=0.0, below=1.0)
     adam_beta2: float = setting(0.999, "adam and its kin: decay of the mean of squares", at_least=0.0, below=1.0)
-    staged_lr: bool = setting(False, "Dassl's: a lower learning rate for all but NEW_LAYERS")
-    new_layers: tuple[str, ...] = setting((), "STAGED_LR: layers that have LR in full")
-    base_lr_mult: float = setting(0.1, "STAGED_LR: factor for the others", at_least=0.0)
+    staged_lr: bool = setting(
+        False, "Dassl's: one more learning rate for new layers; no trainer has any", choices=(False,)
+    )
     lr_scheduler: str = setting("single_step", "schedule of the learning rate", choices=SCHEDULES)
     stepsize: tuple[int, ...] = setting(
         (-1,),
@@ -82,8 +82,6 @@ class Optim:
             yield "STEPSIZE", "multi_step needs epochs of at least 1, the earlier ones first"
         if self.name == "sgd" and self.sgd_nesterov and (not self.momentum or self.sgd_dampning):
             yield "SGD_NESTEROV", "it needs a MOMENTUM above 0 and an SGD_DAMPNING of 0"
-        if self.staged_lr and not self.new_layers:
-            yield "STAGED_LR", "it needs names of layers in OPTIM.NEW_LAYERS"
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,8 @@ def test_values_of_a_file_are_read_by_the_type_of_their_key(tmp_path: Path) -> N
 CONFLICTS = [
     ("OPTIM.LR_SCHEDULER=multi_step OPTIM.STEPSIZE=[4,2]", "OPTIM.STEPSIZE is (4, 2); multi_step needs"),
     ("OPTIM.NAME=sgd OPTIM.SGD_NESTEROV=True OPTIM.MOMENTUM=0", "OPTIM.SGD_NESTEROV is True; it needs a MOMENTUM"),
-    ("OPTIM.STAGED_LR=True", "OPTIM.STAGED_LR is True; it needs"),
-    ("DATALOADER.TRAIN_X.SAMPLER=RandomClassSampler DATALOADER.TRAIN_X.N_INS=64", "BATCH_SIZE is 32; RandomClass"),
-    ("DATALOADER.TRAIN_X.SAMPLER=RandomDomainSampler DATALOADER.TRAIN_X.N_DOMAIN=5", "BATCH_SIZE is 32; RandomDomain"),
-    ("INPUT.TRANSFORMS=['gaussian_blur'] INPUT.GB_K=449", "INPUT.GB_K is 449; expected less than twice INPUT.SIZE"),
+    ("OPTIM.STAGED_LR=True", "OPTIM.STAGED_LR is True; expected False"),
+    ("DATALOADER.TRAIN_X.SAMPLER=RandomClassSampler", "DATALOADER.TRAIN_X.SAMPLER is 'RandomClassSampler'; expected"),
     ("TEST.EVALUATOR=Clasification", "TEST.EVALUATOR: unknown name"),
     ("MODEL.INIT_WEIGHTS=nowhere", "MODEL.INIT_WEIGHTS is 'nowhere'; no such file"),
     ("OPTIM=5", "OPTIM is a section"),

@@ -30,8 +30,6 @@ def test_a_run_uses_the_templates_and_the_name_of_its_domain(run: Run, drawings:
     assert read_summary(trainer)["dataset"] == f"PACS {domain}"
 
 
-@pytest.mark.parametrize("sampler", ["SeqDomainSampler", "RandomClassSampler"])
-def test_a_sampler_without_a_full_batch_is_refused(run: Run, sampler: str) -> None:
-    settings = {"DATALOADER__TRAIN_X__BATCH_SIZE": 1000, "DATALOADER__TRAIN_X__N_INS": 1}
-    with pytest.raises(UserError, match=f"DATALOADER.TRAIN_X.SAMPLER {sampler}: .*; leave it at RandomSampler"):
-        run("CoFT", DATALOADER__TRAIN_X__SAMPLER=sampler, **settings)
+def test_a_value_that_dassl_refuses_is_a_mistake_of_the_user(run: Run) -> None:
+    with pytest.raises(UserError, match=r"a value of INPUT or DATALOADER: .*[kK]ernel"):
+        run("ZeroshotCLIP", INPUT__TRANSFORMS=["gaussian_blur"], INPUT__GB_K=4)
