@@ -10,7 +10,6 @@ from coft.core.errors import UserError, did_you_mean
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import DeclaredDataset, Items, dataset_root
-from .domain_lists import read_lists
 from .folders import first_folder, letters_of, read_folders
 from .splits import split_by_class
 
@@ -25,7 +24,6 @@ DOMAINS = tuple(TEMPLATES)
 OTHER_NAMES = {"art": "art_painting"}  # names of domains in papers
 FOLDERS = ("pacs", "PACS", "pacs_data")  # names of the data set's folder
 IMAGES = (".", "images", "kfold", "pacs_data")  # subfolders that may hold the folders of the domains
-LISTS = ("splits", "pacs_label", *IMAGES)  # subfolders that may hold the split lists
 
 
 @DATASET_REGISTRY.register()
@@ -37,8 +35,8 @@ class PACSDomain(DeclaredDataset):
 
     Each class is split at random with a fixed seed: half for training, a fifth for validation, the rest for the test.
     All layouts have the same split, and no method sees the test images unless DATASET.UNLABELED is "test".
-    Lists `<domain>_{train,crossval,test}_kfold.txt` are used if no test image is in another list. PACS's own lists are
-    therefore not used: they serve methods that train on other domains, and a test list is the union of the other two.
+    PACS's own lists `<domain>_{train,crossval,test}_kfold.txt` are not used: they serve methods that train on other
+    domains, and a test list is the union of the other two.
 
     The name PACS is taken by Dassl's data set for domain generalization.
 
@@ -54,8 +52,7 @@ class PACSDomain(DeclaredDataset):
         root, images = require_images(dataset_root(cfg), domain)
         self.dataset_dir = str(root)
         self.title, self.templates = f"PACS {domain}", TEMPLATES[domain]
-        parts = read_lists([root / subfolder for subfolder in LISTS], images, domain, CLASSNAMES)
-        train, val, test = parts or split_items(read_folders(images / domain, CLASSNAMES), images)
+        train, val, test = split_items(read_folders(images / domain, CLASSNAMES), images)
         super().__init__(cfg, classnames=CLASSNAMES, train=train, val=val, test=test)
 
 

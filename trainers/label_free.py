@@ -37,13 +37,6 @@ class LaFTer(MethodTrainer):
 
 
 @TRAINER_REGISTRY.register()
-class NormAdaptation(MethodTrainer):
-    """Zero-shot CLIP with adapted normalisation layers; see `coft.rivals.norm_adaptation.NormAdaptation`."""
-
-    spec = SPECS["NormAdaptation"]
-
-
-@TRAINER_REGISTRY.register()
 class TrainingFree(MethodTrainer):
     """Zero-shot CLIP, improved without training; see `coft.rivals.training_free.TrainingFree`."""
 

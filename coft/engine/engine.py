@@ -72,7 +72,7 @@ class Engine:
         self.method = method
         count = len(method.models) if method.in_parallel else 1
         self.parallel = Parallel(max(1, count), self.clip.visual, self.device.type)
-        if self.runtime.keeps_stages and method.keeps_stages:
+        if self.runtime.keeps_stages:
             self.bank = FrozenBank(self.clip.visual, self.parallel.map_without_gradients)
         self.pool = PoolEncoder(self.images, self.clip, self.runtime, method, self.parallel, self.through_stages)
         if not method.epochs:

@@ -22,7 +22,6 @@ from coft.rivals.full_tuning import Supervised, SupervisedSettings
 from coft.rivals.grip import GRIP, GRIPSettings
 from coft.rivals.lafter import LaFTer, LaFTerSettings
 from coft.rivals.must import MUST, MUSTSettings
-from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings
 from coft.rivals.prompt_tuning import UPL, CoOp, CoOpSettings, UPLSettings
 from coft.rivals.self_training import SelfTraining, SelfTrainingSettings
 from coft.rivals.training_free import TrainingFree, TrainingFreeSettings
@@ -148,7 +147,6 @@ SPECS = {
         MethodSpec("UPL", UPLSettings, factory(UPL, EPOCHS, "observer")),
         MethodSpec("GRIP", GRIPSettings, factory(GRIP, EPOCHS, "observer")),
         MethodSpec("CPL", CPLSettings, factory(CPL, EPOCHS, "observer")),
-        MethodSpec("NormAdaptation", NormAdaptationSettings, factory(NormAdaptation)),
         MethodSpec("TrainingFree", TrainingFreeSettings, factory(TrainingFree), two_checkpoints=True),
         MethodSpec("CoOp", CoOpSettings, make_coop, label_free=False, learns_from_labels=True),
         MethodSpec(

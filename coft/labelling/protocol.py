@@ -19,7 +19,7 @@ and what is in `state_dict`, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,9 +53,6 @@ class Images(Protocol):
 
     def steps(self, images: int) -> int:
         """Return the number of batches in a pass over `images` images; the last one may not be full."""
-
-    def plain(self) -> Iterator[Tensor]:
-        """Iterate over batches of all images in the test view. Shape (n, 3, size, size) each."""
 
 
 class Clip(Protocol):
@@ -236,7 +233,6 @@ class Method:
         new_optimizer_per_phase: Whether each phase begins with a fresh optimizer.
         saves_state: Whether checkpoints contain `state_dict` besides the weights.
         in_parallel: Whether the models may make their steps concurrently.
-        keeps_stages: Whether the encoders leave the frozen stages of CLIP unchanged.
         labelled: Batches from another source, which replace those drawn from `streams`.
         epoch: Current epoch, set by the engine.
     """
@@ -246,7 +242,6 @@ class Method:
     new_optimizer_per_phase = False
     saves_state = True
     in_parallel = True
-    keeps_stages = True
     labelled: Any = None
     epoch = 0
 

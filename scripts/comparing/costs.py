@@ -146,7 +146,7 @@ def _two_phases(s: _Settings, facts: Facts) -> Work:
 
 
 WORKS: Mapping[str, Callable[[_Settings, Facts], Work]] = {
-    **dict.fromkeys(("ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"), _zero_shot),
+    **dict.fromkeys(("ZeroshotCLIP", "ZeroshotCLIP2"), _zero_shot),
     "TrainingFree": _training_free,
     **dict.fromkeys(("CoOp", "UPL", "GRIP", "CPL"), _prompt),
     **dict.fromkeys(("LaFTer", "SelfTraining", "MUST", "DPA", "Supervised"), _full),

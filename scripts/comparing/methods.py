@@ -19,12 +19,12 @@ from scripts.launch import CONFIGS
 
 Settings = tuple[tuple[str, str], ...]
 READS_LABELS = {  # whether a trainer reads labels of training images; in the order of tables
-    **dict.fromkeys(("ZeroshotCLIP", "NormAdaptation", "TrainingFree", "UPL", "GRIP", "CPL", "LaFTer", "DeFT"), False),
+    **dict.fromkeys(("ZeroshotCLIP", "TrainingFree", "UPL", "GRIP", "CPL", "LaFTer", "DeFT"), False),
     **dict.fromkeys(("SelfTraining", "MUST", "DPA", "CoFT", "CoFTPlus"), False),
     **dict.fromkeys(("CoOp", "Supervised"), True),
 }
 BY_SHOTS = {"CoOp"}  # trainers with a row for each number of labelled images
-UNSEEDED = {"ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation"}  # deterministic trainers
+UNSEEDED = {"ZeroshotCLIP", "ZeroshotCLIP2"}  # deterministic trainers
 
 
 @dataclass(frozen=True)

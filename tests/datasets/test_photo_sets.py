@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from tests.datasets.data_roots import config, in_folders, touch
 
 CONFIGS = Path(datasets.__file__).parents[1] / "configs" / "datasets"
 KAGGLE = ("intel/seg_train/seg_train", "intel/seg_test/seg_test")
-SPLIT = {"train": "photo/{}/image_0000.jpg", "crossval": "photo/{}/image_0001.jpg", "test": "photo/{}/image_0002.jpg"}
 
 
 def scenes(root: Path, **options: Any) -> Any:
@@ -31,19 +30,6 @@ def domain_of(root: Path, **options: Any) -> Any:
 def parts_of(data: Any) -> list[list[str]]:
     """Return class folder and file of the images of train, val and test."""
     return [["/".join(Path(i.impath).parts[-2:]) for i in items] for items in (data.train_x, data.val or [], data.test)]
-
-
-def write_lists(folder: Path, lines: dict[str, Sequence[str]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, rows in lines.items():
-        (folder / f"photo_{part}_kfold.txt").write_text("".join(f"{row}\n" for row in rows))
-
-
-def separate_lists() -> dict[str, list[str]]:
-    """Return lists whose parts are disjoint."""
-    return {
-        part: [f"{path.format(name)} {i}" for i, name in enumerate(pacs.CLASSNAMES, 1)] for part, path in SPLIT.items()
-    }
 
 
 # ---------------------------------------------------------------- Intel's scenes
@@ -161,32 +147,3 @@ def test_unknown_domains_are_refused(photos: Path, options: dict[str, Any]) -> N
     assert domain_of(photos).title == "PACS photo"
     with pytest.raises(UserError, match=rf"DATASET\.{next(iter(options))}"):
         domain_of(photos, **options)
-
-
-# ---------------------------------------------------------------- lists of PACS
-
-
-@pytest.mark.parametrize("subfolder", ["splits", "pacs_label", "images", "."])
-def test_disjoint_lists_are_used(tmp_path: Path, subfolder: str) -> None:
-    in_folders(tmp_path / "pacs" / "images" / "photo", pacs.CLASSNAMES, 4)
-    write_lists(tmp_path / "pacs" / subfolder, separate_lists())
-    train, val, test = parts_of(domain_of(tmp_path))
-    for number, part in enumerate((train, val, test)):
-        assert part == [f"{name}/image_{number:04d}.jpg" for name in pacs.CLASSNAMES]
-
-
-def test_overlapping_lists_are_replaced_by_a_split(tmp_path: Path, photos: Path) -> None:
-    shutil.copytree(photos / "pacs" / "photo", tmp_path / "pacs" / "images" / "photo")
-    lines = separate_lists()
-    write_lists(tmp_path / "pacs" / "splits", {**lines, "test": [*lines["train"], *lines["crossval"]]})
-    assert parts_of(domain_of(tmp_path)) == parts_of(domain_of(photos))
-
-
-@pytest.mark.parametrize(
-    "line", ["photo/dog/image_0002.jpg 0", "photo/dog/image_0002.jpg", "photo/cat/a.jpg 1", "a 1 2"]
-)
-def test_invalid_line_of_a_list_is_named(tmp_path: Path, line: str) -> None:
-    in_folders(tmp_path / "pacs" / "photo", pacs.CLASSNAMES, 4)
-    write_lists(tmp_path / "pacs" / "splits", {**separate_lists(), "test": [line]})
-    with pytest.raises(UserError, match=rf"photo_test_kfold\.txt: '{line}'"):
-        domain_of(tmp_path)

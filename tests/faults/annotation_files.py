@@ -13,7 +13,6 @@ import scipy.io
 
 from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.domain_lists import read_lists
 
 from .formats import Format
 from .mutations import DAMAGED, DAMAGED_TEXT, INVALID, Mutation, without
@@ -121,20 +120,6 @@ def check_items(parts: Any, root: Path, num_classes: int) -> None:
             raise WrongResult(f"accepted {item.impath!r:.80} with label {item.label!r:.20}")
 
 
-def make_domain_lists(workspace: Workspace) -> Path:
-    """Make the lists of a domain of PACS. Returns the one of the test part."""
-    for part in ("train", "crossval", "test"):
-        rows = [f"photo/{name}/{part}.jpg {number}" for number, name in ((1, "dog"), (2, "elephant"))]
-        for row in rows:
-            workspace.write(f"pacs/{row.split()[0]}")
-        path = workspace.write(f"pacs/photo_{part}_kfold.txt", "\n".join(rows) + "\n")
-    return path
-
-
-def read_domain_lists(workspace: Workspace, path: Path) -> None:
-    check_items(read_lists([path.parent], path.parent, "photo", ("dog", "elephant")) or (), path.parent, 2)
-
-
 def replace_word(path: Path, position: int, word: str) -> None:
     """Replace a word of the second line of an annotation file."""
     rows = path.read_text().splitlines()
@@ -154,9 +139,6 @@ def annotation_files() -> Iterator[Format]:
     for dataset, (_, files, *_) in TEXT_FILES.items():
         make, read = partial(make_text_files, dataset=dataset), partial(read_dataset, dataset=dataset)
         yield Format("splits", Path(files[0]).name, make, read, either=in_text, input_names=("split", "image", dataset))
-    yield Format(
-        "splits", "photo_test_kfold.txt", make_domain_lists, read_domain_lists, either=in_text, input_names=("pacs",)
-    )
     matlab = (
         ("OxfordFlowers", make_flowers, "imagelabels.mat", "labels"),
         ("StanfordCars", make_cars, "cars_train_annos.mat", "annotations"),

@@ -64,7 +64,6 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "SelfTraining": _run("SelfTraining", **TUNING),
     "LaFTer": _run("LaFTer", **TUNING, TEXT_STEPS=20),
     "Supervised": _run("Supervised", EPOCHS=2),
-    "NormAdaptation": ("NormAdaptation", COMMON),
     "TrainingFree": ("TrainingFree", COMMON),
     "ZeroshotCLIP": ("ZeroshotCLIP", COMMON),
     "UPL": _quick(_run("UPL", SEEDS_PER_CLASS=3, ENSEMBLE=2)),

@@ -13,7 +13,6 @@ CASES = [
     ("CoFT, filter own", "embedded"),
     ("LaFTer", "embedded-vit"),
     ("Supervised", "embedded-vit"),
-    ("NormAdaptation", "embedded"),
     ("TrainingFree", "embedded-vit"),
     ("ZeroshotCLIP", "embedded"),
     ("UPL", "embedded-vit"),

@@ -52,7 +52,6 @@ SHORT: dict[str, dict[str, Any]] = {
     "DPA": in_section("DPA", {"EPOCHS": 2, "LR": 1e-3}),
     "LaFTer": in_section("LAFTER", {"EPOCHS": 2, "TEXT_STEPS": 20}),
     "Supervised": in_section("SUPERVISED", {"EPOCHS": 2, "LR": 1e-3}),
-    "NormAdaptation": {},
     "TrainingFree": {},
     "ZeroshotCLIP": {},
     "ZeroshotCLIP2": {},

@@ -17,7 +17,7 @@ from tests.trainers.conftest import in_section, templates_of, text_features
 from tests.trainers.runs import Run
 
 
-@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "NormAdaptation", "CoFT", "SelfTraining", "Supervised", "DeFT"])
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "CoFT", "SelfTraining", "Supervised", "DeFT"])
 def test_descriptions_are_mixed_in_with_their_share(trainer: str, run: Run, trained: Run, described: Path) -> None:
     plain = trained(trainer)
     mixed = run(trainer, train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=0.3)

@@ -18,9 +18,9 @@ from coft.inference.locate_model import description_of, find_model, with_checksu
 from coft.inference.store import load
 from tests.trainers.runs import Run
 
-TRAINERS = ("CoFT", "CoFTPlus", "UPL", "LaFTer", "SelfTraining", "NormAdaptation", "CoOp", "ZeroshotCLIP2")
+TRAINERS = ("CoFT", "CoFTPlus", "UPL", "LaFTer", "SelfTraining", "CoOp", "ZeroshotCLIP2")
 MODELS = [(trainer, "resnet") for trainer in TRAINERS]
-MODELS += [("CoFT", "vit"), ("DeFT", "vit"), ("LaFTer", "vit"), ("NormAdaptation", "vit")]
+MODELS += [("CoFT", "vit"), ("DeFT", "vit"), ("LaFTer", "vit")]
 
 
 def batches_of(trainer: Any) -> Iterator[Tensor]:

@@ -112,7 +112,7 @@ def test_load_epoch_loads_the_weights_of_that_epoch(run: Run, trained: Run) -> N
         assert_same_bits(saved_weights(folder, "peer_a", epoch or 5), loaded_weights)
 
 
-@pytest.mark.parametrize("trainer", ["CoFTPlus", "UPL", "LaFTer", "NormAdaptation"])
+@pytest.mark.parametrize("trainer", ["CoFTPlus", "UPL", "LaFTer"])
 def test_the_last_checkpoint_is_loaded_by_default(run: Run, trained: Run, trainer: str) -> None:
     whole, loaded = trained(trainer), run(trainer, train=False)
     loaded.load_model(whole.output_dir)

@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "howto" / "report.md"
 PEERS = ("peer_a", "peer_b")
 TWO_PHASES = ("CoFT", "CoFTPlus", "DeFT")
 LABELS_USED = {"CoOp": 6, "Supervised": 36}
-ENSEMBLES = dict.fromkeys(("CoOp", "ZeroshotCLIP", "ZeroshotCLIP2", "NormAdaptation", "TrainingFree"), 1)
+ENSEMBLES = dict.fromkeys(("CoOp", "ZeroshotCLIP", "ZeroshotCLIP2", "TrainingFree"), 1)
 
 
 @pytest.mark.parametrize(("trainer", "backbone"), [("CoFT", "vit"), ("CoFTPlus", "vit"), ("DeFT", "resnet")])

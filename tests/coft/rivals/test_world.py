@@ -11,14 +11,13 @@ import torch
 
 from coft.core.world import SINGLE_PROCESS, World
 from coft.engine.runtime import Runtime
-from coft.rivals.norm_adaptation import NormAdaptation, NormAdaptationSettings
 from coft.rivals.training_free import TrainingFree, TrainingFreeSettings
 from tests.coft.rivals.making import make_clip_backbone, make_coop, make_cpl, make_grip, make_tuning, make_upl
 from tests.coft.toys import ToyImages, make_method, train, weights
 from tests.worlds import in_world
 
 PROMPTS = {"CoOp": make_coop, "UPL": make_upl, "GRIP": make_grip, "CPL": make_cpl}
-OTHERS = ("Supervised", "LaFTer", "NormAdaptation", "TrainingFree")
+OTHERS = ("Supervised", "LaFTer", "TrainingFree")
 OF_PARTS = ("MUST", "DPA")  # the loss has means over the part of a batch that a process has
 
 
@@ -26,12 +25,6 @@ def build(rival: str, world: World) -> Any:
     runtime = Runtime(1, world=world)
     if rival in PROMPTS:
         return PROMPTS[rival](make_clip_backbone(), runtime=runtime, n_ctx=4)
-    if rival == "NormAdaptation":
-        images = ToyImages(size=32, world=world)
-        settings = NormAdaptationSettings()
-        return make_method(
-            NormAdaptation, settings, images=images, backbone=make_clip_backbone(vit=False), runtime=runtime
-        )
     if rival == "TrainingFree":
         return make_method(
             TrainingFree, TrainingFreeSettings("transclip"), images=ToyImages(world=world), runtime=runtime
