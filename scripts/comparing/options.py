@@ -230,9 +230,13 @@ def numbered_folder(folder: Path, args: argparse.Namespace, called: str) -> Path
 
 def command_line(program: str, argv: Sequence[str]) -> str:
     """Return the script's command line for its tables, without flags that do not affect them."""
-    where = {"--jobs", "--gpus", "--part"}
-    words = [word for before, word in zip(["", *argv], argv, strict=False) if not where & {before, word}]
-    return shlex.join(["bash", f"scripts/{program}.sh", *(word for word in words if word != "--no-run")])
+    with_value = {"--jobs", "--gpus", "--part"}
+    words = [
+        word
+        for before, word in zip(["", *argv], argv, strict=False)
+        if before not in with_value and word.partition("=")[0] not in {*with_value, "--no-run"}
+    ]
+    return shlex.join(["bash", f"scripts/{program}.sh", *words])
 
 
 def failed_lines(failures: Mapping[Run, str]) -> list[str]:

@@ -13,7 +13,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(DOCS.rglob("*.md")),
     *sorted(COMPAT.rglob("*.md")),
-    ROOT / "weights" / "README.md",
+    *sorted((ROOT / "weights").glob("*.md")),
 ]
 CURRENT = [page for page in PAGES if "archive" not in page.parts]  # the archive describes earlier versions
 NEW_FILE = re.compile(r"New file `([\w/.]+)`")
