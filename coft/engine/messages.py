@@ -126,19 +126,28 @@ def report_outcome(
         user_log.info("Nothing was trained: these are the labels of zero-shot CLIP")
     if counts:
         user_log.info("Images by class: %s", counts)
+    doubtful = doubtful_names(folder)
+    if doubtful:
+        user_log.info("Names that may be wrong, see the report: %s", some_of(doubtful))
     if confidence is not None and calibrated:
-        percents = [100 * share for share in (confidence, *estimated_range(confidence))]
-        user_log.info("Estimated accuracy: %.0f %%, between %.0f and %.0f, if no name is wrong or missing", *percents)
+        estimate = "Estimated accuracy: %.0f %%, between %.0f and %.0f, if no name is wrong or missing"
+        if doubtful:
+            estimate = "Accuracy if these names are right: %.0f %%, between %.0f and %.0f"
+        user_log.info(estimate, *(100 * share for share in (confidence, *estimated_range(confidence))))
     elif confidence is not None:
         user_log.info("Mean confidence: %.0f %%; it is not calibrated, so the accuracy is unknown", 100 * confidence)
     if accuracies:
         shares = ", ".join(f"{value:.1f} % {name}" for name, value in accuracies.items())
         user_log.info("Accuracy on %s: %s", counted(images, "test image"), shares)
-    if folder is not None and (folder / DOUBTFUL).is_file():
-        table = read_table(folder / DOUBTFUL)
-        names = [f"{name} ({reasons})" for name, reasons in zip(table["class"], table["reasons"], strict=True)]
-        user_log.info("Names to look at, in the report: %s", some_of(names))
     if folder is not None and (folder / REPORT).is_file():
         user_log.info("  report: %s", folder / REPORT)
     for command in following:
         user_log.info("  next:   %s", command)
+
+
+def doubtful_names(folder: Path | None) -> list[str]:
+    """Return the names of a run that may be wrong, each with the reasons in brackets."""
+    if folder is None or not (folder / DOUBTFUL).is_file():
+        return []
+    table = read_table(folder / DOUBTFUL)
+    return [f"{name} ({reasons})" for name, reasons in zip(table["class"], table["reasons"], strict=True)]

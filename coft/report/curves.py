@@ -10,14 +10,17 @@ import pandas as pd
 WIDTH, HEIGHT = 360, 200  # size of the plot area in SVG units
 TICKS = 4  # approximate number of intervals on the y axis
 MAX_MAGNITUDE = 1e15  # magnitude from which values are not drawn
-PANELS = {
+PANELS = {  # title, the columns of its curves with their names
     "Test accuracy, %": {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"},
-    "Pseudo-labels, share": {
+    "Pseudo-labels, %": {
         "coverage": "kept by the filter",
         "precision": "right, of those kept",
         "disagreement": "peers disagree",
     },
 }
+
+
+SHARES = PANELS["Pseudo-labels, %"]  # columns in [0, 1]; accuracies are in percent
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def _numbers(column: pd.Series) -> pd.Series:
 def _panel(title: str, table: pd.DataFrame, names: dict[str, str]) -> Panel | None:
     columns = {}
     for column in (column for column in names if column in table):
-        curve = pd.DataFrame({"epoch": table["epoch"], "value": _numbers(table[column])}).dropna()
+        values = _numbers(table[column]) * (100 if column in SHARES else 1)
+        curve = pd.DataFrame({"epoch": table["epoch"], "value": values}).dropna()
         if len(curve):
             columns[column] = curve
     if not columns:
@@ -92,7 +96,7 @@ def _panel(title: str, table: pd.DataFrame, names: dict[str, str]) -> Panel | No
     lines = []
     for column, curve in columns.items():
         points = [to_area(*pair) for pair in zip(curve["epoch"], curve["value"], strict=True)]
-        lines.append(Line(names[column], points, f"{curve['value'].iloc[-1]:.4g}"))
+        lines.append(Line(names[column], points, f"{curve['value'].iloc[-1]:.1f}"))
     ticks = range(0, int(last - first) + 1, max(1, round((last - first) / 8)))
     ticks_x = [(to_area(first + n, low)[0], f"{first + n:.0f}") for n in ticks]
     levels = [low + n * step for n in range(round((high - low) / step) + 1)]

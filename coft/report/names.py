@@ -65,11 +65,12 @@ class Suspect:
     signals: Signals
 
 
+TWO_KINDS = "may be two kinds"
 REASONS = {
     "no image is of it": lambda signals: not signals.images,
     "CLIP doubts the name": lambda signals: signals.believed < BELIEVED,
     "another name fits better": lambda signals: signals.fit < FIT,
-    "may be two kinds": lambda signals: signals.kinds >= KINDS,
+    TWO_KINDS: lambda signals: signals.kinds >= KINDS,
 }
 
 

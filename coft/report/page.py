@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from coft.core.sanitize import some_of
+from coft.core.words import counted
 from coft.report.image_facts import centred_sample, evenly
 
 from . import names
@@ -66,7 +68,7 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
         "title": f"{run.summary.get('trainer', '')} on {short(run.title)}",
         "lead": lead(run),
         "facts": facts(run),
-        "figures": figures(run),
+        "figures": figures(run, len(suspects)),
         "warnings": warnings(run),
         "skipped": run.skipped.head(ROWS).to_dict("records"),
         "more_skipped": max(0, len(run.skipped) - ROWS),
@@ -76,6 +78,7 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
         "signals": bool(signals),
         "own_images": run.summary.get("dataset") == "Folder",
         "suspect_count": len(suspects),
+        "run": shlex.quote(str(run.folder)),
         "few": some_of([short(run.classes[label]) for label in names.few(signals)]),
         "panels": panels(run.epochs),
         "maps": maps(run),
@@ -151,7 +154,7 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
             f"“{short(evidence.classes[signals.rival])}” is nearer to the mean feature of its images "
             f"(name fit {number(signals.fit, '+.2f')})."
         ),
-        "may be two kinds": lambda: (
+        names.TWO_KINDS: lambda: (
             f"size and spread count as {number(signals.kinds, '.1f')} mean classes; {number(names.KINDS, '.0f')} or "
             "more is suspicious. If its images are of one kind, the name is fine."
         ),
@@ -237,7 +240,7 @@ def warnings(run: RunFolder) -> list[str]:
     """Return warnings: missing images, skipped files, classes with few images or none, and the warnings of the log."""
     lines = list(filter(None, [run.missing_notice()]))
     if len(run.skipped):
-        lines.append(f"{len(run.skipped):,} files could not be read; they are listed below.")
+        lines.append(f"{counted(len(run.skipped), 'file')} could not be read: see the list below.")
     if len(run.images):
         images = np.array(run.counts)
         empty = [run.classes[label] for label in np.flatnonzero(images == 0)]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from coft.core.experiment import UNTRAINED_ENTRY
+from coft.core.words import counted
 from coft.labelling.calibration import estimated_range
 
 from .formatting import duration, number, percent, short
@@ -100,8 +101,13 @@ def lead(run: RunFolder) -> list[str]:
     return [*counts, *clip, duration(_seconds(run))]
 
 
-def figures(run: RunFolder) -> list[Figure]:
-    """Return the key figures at the top of the page, as far as the run has them."""
+def figures(run: RunFolder, suspects: int = 0) -> list[Figure]:
+    """Return the key figures at the top of the page, as far as the run has them.
+
+    Args:
+        run: The run.
+        suspects: Number of classes whose name may be wrong.
+    """
     results, images = run.summary.get("results", {}), run.images
     shown = []
     accuracy = _number(results.get("accuracy_test"))
@@ -113,7 +119,7 @@ def figures(run: RunFolder) -> list[Figure]:
             meaning = "by labels"
         shown.append(Figure("Test accuracy", accuracy / 100, meaning, None if before is None else before / 100))
     if (images["confidence"].notna()).any():
-        shown.append(estimate(run.summary, float(images["confidence"].mean())))
+        shown.append(estimate(run.summary, float(images["confidence"].mean()), suspects))
     if "kept_for" in images:
         labelled = images[images["pseudo_label"] != ""]
         kept = float((labelled["kept_for"] != "").mean())
@@ -129,14 +135,23 @@ def figures(run: RunFolder) -> list[Figure]:
     return shown
 
 
-def estimate(summary: Mapping[str, Any], confidence: float) -> Figure:
-    """Return the mean confidence as a figure: as an estimate of the accuracy if the run is calibrated."""
+def estimate(summary: Mapping[str, Any], confidence: float, suspects: int = 0) -> Figure:
+    """Return the mean confidence as a figure: as an estimate of the accuracy if the run is calibrated.
+
+    Args:
+        summary: Summary of the run.
+        confidence: Mean confidence.
+        suspects: Number of classes whose name may be wrong.
+    """
     if not summary.get("calibrated", False):
         meaning = "of its predictions; it is not calibrated, so the accuracy is unknown"
         return Figure("Mean confidence", confidence, meaning)
     low, high = estimated_range(confidence)
-    meaning = f"mean confidence; between {100 * low:.0f} and {100 * high:.0f} % if no name is wrong or missing"
-    return Figure("Estimated accuracy", confidence, meaning)
+    meaning = f"mean confidence; between {100 * low:.0f} and {100 * high:.0f} %"
+    if not suspects:
+        return Figure("Estimated accuracy", confidence, f"{meaning} if no name is wrong or missing")
+    doubt = f"{counted(suspects, 'name')} may be wrong, and then it is lower"
+    return Figure("Accuracy if names are right", confidence, f"{meaning}; {doubt}")
 
 
 def class_rows(run: RunFolder, signals: list[Signals]) -> list[ClassRow]:

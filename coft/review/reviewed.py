@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 
 from coft.core.errors import UserError
 from coft.core.experiment import saved_config
+from coft.core.sanitize import some_of
 from coft.engine.class_names import CLASSES, Classes, is_file, read_classes
 from coft.report import names
 from coft.report.image_facts import Evidence, centred_sample, evenly
@@ -29,7 +30,7 @@ class Suggestion:
     Attributes:
         label: Label of the class.
         other: Label of the class to merge it into; its own label to split it, -1 to drop it.
-        text: Reason, in one sentence.
+        text: Reason.
     """
 
     label: int
@@ -72,8 +73,10 @@ class Reviewed:
     def suggestions(self) -> list[Suggestion]:
         """Return suggestions for classes that may be wrong: suspicious names first, then classes with few images."""
         signals, class_names, suggestions = measured(self.run), self.classes.names, list[Suggestion]()
-        for suspect in names.suspects(signals):
-            suggestions += _suggest(suspect, class_names)
+        suspects = names.suspects(signals)
+        of_two_kinds = [class_names[suspect.label] for suspect in suspects if names.TWO_KINDS in suspect.reasons]
+        for suspect in suspects:
+            suggestions += _suggest(suspect, class_names, of_two_kinds)
         counts = self.counts()
         for label in names.rare(np.array(counts)):
             text = f"“{class_names[label]}” has {counts[label]} of {sum(counts):,} images."
@@ -104,16 +107,22 @@ class Reviewed:
         return sorted(groups, key=len, reverse=True)
 
 
-def _suggest(suspect: names.Suspect, class_names: list[str]) -> list[Suggestion]:
-    """Return suggestions to merge or split a suspicious class. Other reasons give no suggestion."""
+def _suggest(suspect: names.Suspect, class_names: list[str], of_two_kinds: list[str]) -> list[Suggestion]:
+    """Return suggestions to rename, merge or split a suspicious class. Other reasons give no suggestion.
+
+    Args:
+        suspect: The class.
+        class_names: Names of all classes.
+        of_two_kinds: Names of classes that may be two kinds; the images of a badly named class may be in one of them.
+    """
     label, rival, name = suspect.label, suspect.signals.rival, class_names[suspect.label]
+    elsewhere = [f"“{other}”" for other in of_two_kinds if other != name]
+    missing = f" Its own images may be in {some_of(elsewhere)}: try another word." if elsewhere else ""
     suggestions = {
         "another name fits better": lambda: Suggestion(
-            label, rival, f"“{class_names[rival]}” fits the images of “{name}” better than that name does."
+            label, rival, f"“{class_names[rival]}” fits the images of “{name}” better than that name does.{missing}"
         ),
-        "may be two kinds": lambda: Suggestion(
-            label, label, f"“{name}” may be two kinds of images: is a name missing?"
-        ),
+        names.TWO_KINDS: lambda: Suggestion(label, label, f"“{name}” may be two kinds of images: is a name missing?"),
     }
     return [suggestions[reason]() for reason in suspect.reasons if reason in suggestions]
 

@@ -92,12 +92,13 @@ function renderSuggestions() {
   const left = numbered.filter(([suggestion, number]) => isOpen(suggestion, number));
   $("suggestion-list").replaceChildren(...left.map(([suggestion, number]) => {
     const item = cardOf(suggestion.label), other = cardOf(suggestion.other), actions = make("p", {class: "actions"});
-    const name = quoted(called(item));
+    const name = quoted(called(item)), rename = make("button", {type: "button", text: `Rename ${name}`, click: () => focusName(item)});
+    if (other !== item) actions.append(rename);
     if (other === item) actions.append(make("button", {type: "button", text: `Split ${name}`, click: () => openSplit(item)}));
     else if (other) actions.append(make("button", {type: "button", text: `Merge ${name} into ${quoted(called(other))}`,
       click: () => merge(item, other)}));
     else actions.append(make("button", {type: "button", text: `Drop ${name}`, click: () => drop(item)}));
-    actions.append(make("button", {type: "button", text: `Rename ${name}`, click: () => focusName(item)}));
+    if (other === item) actions.append(rename);
     actions.append(button("Keep", `Keep ${called(item)} as it is`, () => {
       change(() => settled.add(number));
       renderSuggestions();

@@ -38,5 +38,6 @@ def test_the_estimated_range_is_within_0_and_1() -> None:
 def test_doubtful_class_names_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "doubtful_names.csv").write_text("class,reasons\ndog,may be two kinds\nNA,no image is of it\n")
     with caplog.at_level(logging.INFO):
-        report_outcome(tmp_path, 3.0)
+        report_outcome(tmp_path, 3.0, confidence=0.81, calibrated=True)
+    assert "Accuracy if these names are right: 81 %" in caplog.text and "Estimated" not in caplog.text
     assert "dog (may be two kinds), NA (no image is of it)" in caplog.text

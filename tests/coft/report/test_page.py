@@ -17,6 +17,7 @@ from coft.cli.main import report
 from coft.core.errors import UserError
 from coft.report.curves import nice_range, panels
 from coft.report.formatting import percent
+from coft.report.names import Signals
 from coft.report.page import LIMIT, UNSURE, measured, page
 from coft.report.run_folder import read_run
 from coft.report.summary import class_rows, figures
@@ -154,6 +155,15 @@ def test_the_accuracy_is_estimated_only_from_calibrated_confidence(tmp_path: Pat
     assert figures_by_title[title].share == float(run.images["confidence"].mean())
     assert len({"Estimated accuracy", "Mean confidence"} & figures_by_title.keys()) == 1
     assert ("if no name is wrong or missing" in figures_by_title[title].meaning) == calibrated
+
+
+def test_doubtful_names_come_before_the_least_sure_images(tmp_path: Path) -> None:
+    run = read_run(write_small_run(tmp_path, calibrated=True)[1])
+    good, bad = Signals(4, fit=0.5, rival=0, believed=0.9), Signals(4, fit=-0.2, rival=0, believed=0.9)
+    plain, doubted = (page(run, [good] * (len(run.classes) - 1) + [last]).decode() for last in (good, bad))
+    assert plain.index('id="unsure"') < plain.index('id="names"') and "Estimated accuracy" in plain
+    assert doubted.index('id="names"') < doubted.index('id="unsure"') and "Estimated accuracy" not in doubted
+    assert "1 name may be wrong, and then it is lower" in doubted and f"review.sh {run.folder}" in doubted
 
 
 def test_an_untrained_run_has_no_figures_of_training(tmp_path: Path) -> None:
@@ -296,3 +306,8 @@ def test_infinite_values_are_not_drawn() -> None:
     (panel,) = panels(pd.DataFrame(rows))
     assert len(panel.lines[0].points) == 1
     assert panels(pd.DataFrame(rows).assign(epoch="1e999")) == []
+
+
+def test_curves_of_shares_are_in_percent() -> None:
+    (panel,) = panels(pd.DataFrame({"epoch": [1, 2], "stage": "phase2", "coverage": [0.5, 0.9279]}))
+    assert [line.last for line in panel.lines] == ["92.8"] and panel.ticks_y[-1][1] == "100"

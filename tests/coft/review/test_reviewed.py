@@ -13,6 +13,7 @@ import yaml
 
 from coft.core.errors import UserError
 from coft.engine.class_names import Classes, read_classes
+from coft.report.names import Signals
 from coft.review.draft import ClassesFile, classes_from_draft
 from coft.review.rerun_command import command_with
 from coft.review.reviewed import read_reviewed
@@ -161,3 +162,11 @@ def test_a_run_that_cannot_be_reviewed_is_refused(damage: object, message: str, 
     with pytest.raises(UserError, match=message) as error:
         zero_shot_of(read_reviewed(copied))
     assert "\n" not in str(error.value)
+
+
+def test_a_bad_name_points_to_a_class_of_two_kinds(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad, two = Signals(20, fit=0.3, rival=0, kinds=1.0), Signals(20, fit=-0.1, rival=1), Signals(60, kinds=3.0)
+    monkeypatch.setattr("coft.review.reviewed.measured", lambda run: [two, good, bad, good, good])
+    texts = {(each.label, each.other): each.text for each in read_reviewed(run_folder).suggestions()}
+    assert texts[2, 1].endswith(f"Its own images may be in “{CLASSES.names[0]}”: try another word.")
+    assert texts[0, 0] == f"“{CLASSES.names[0]}” may be two kinds of images: is a name missing?"
