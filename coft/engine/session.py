@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -234,6 +235,7 @@ class Session:
             folder: Output folder.
             **more: Entries of the driver. They replace entries of the same name; others are appended.
         """
+        started = min(self.context.started, self.log.started if self.log else math.inf)  # of a resumed run: earlier
         content = {
             "trainer": self.spec.trainer,
             "dataset": self.task.title,
@@ -245,7 +247,7 @@ class Session:
             "ensemble": self.method.ensemble_size,
             **({} if self.method.trains else UNTRAINED_ENTRY),
             "calibrated": self.calibrated,
-            "seconds": round(time.monotonic() - self.context.started, 1),
+            "seconds": round(time.monotonic() - started, 1),
             "results": self.results,
             "device": str(self.device),
             "versions": versions(self.task.toolbox),

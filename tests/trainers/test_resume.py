@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from coft.core.errors import UserError
 from coft.engine import session
 from tests.coft.toys import assert_same_bits
 from tests.trainers.conftest import saved_weights, weights
-from tests.trainers.runs import Run, call_in, read_metrics, train_until
+from tests.trainers.runs import Run, call_in, read_metrics, read_summary, train_until
 
 # Epochs in which a run is stopped (tests of the methods cover all). CoFT: in Phase I and at the start of Phase II;
 # CoFT+ and GRIP: at the start of a round; DeFT: in Phase II.
@@ -125,6 +126,14 @@ def test_the_ends_of_phases_are_evaluated_and_their_checkpoints_kept(run: Run) -
     folder = Path(built.output_dir)
     assert sorted(p.name for p in (folder / "peer_a").glob("model*")) == ["model.pth.tar-2", "model.pth.tar-5"]
     assert [row["epoch"] for row in read_metrics(built) if row["accuracy_both"]] == ["0", "2", "5"]
+
+
+def test_a_finished_run_keeps_its_duration_when_it_is_repeated(run: Run) -> None:
+    folder = Path(run("CoFT").output_dir)
+    table = pd.read_csv(folder / "metrics.csv", dtype=str)
+    table.loc[len(table) - 1, "seconds"] = "5000.0"
+    table.to_csv(folder / "metrics.csv", index=False)
+    assert 5000 <= read_summary(run("CoFT"))["seconds"] < 5100
 
 
 def test_checkpoints_of_other_data_or_backbones_are_refused(
