@@ -152,7 +152,7 @@ class Run:
         run = shlex.quote(str(self.folder or "RUN"))
         following = (
             f"coft review {run}    # change names of classes",
-            f"coft predict {run} IMAGES --link sorted    # sort images into a folder for each class",
+            f"coft predict {run} IMAGES --link {run}/sorted    # sort images into a folder for each class",
         )
         report_outcome(
             self.folder,

@@ -147,12 +147,12 @@ def tally(trainer: Any) -> str:
 def report_results(trainer: Any) -> None:
     """Report the outcome of a run to the user."""
     session, results, dataset = trainer.session, trainer.results, trainer.dm.dataset
-    run = shlex.quote(str(trainer.output_dir))
+    run, folder = shlex.quote(str(trainer.output_dir)), shlex.quote(str(Path(trainer.output_dir) / "sorted"))
     following = [f"bash scripts/predict.sh {run} IMAGES    # classes of new images"]
     if reports_predictions(dataset):
         following = [
             f"bash scripts/review.sh {run}    # change names of classes",
-            f"bash scripts/predict.sh {run} IMAGES --link sorted    # sort images into a folder for each class",
+            f"bash scripts/predict.sh {run} IMAGES --link {folder}    # sort images into a folder for each class",
         ]
     before = results.get("zero-shot", {}).get("accuracy_both")
     named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}

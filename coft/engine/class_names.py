@@ -66,7 +66,7 @@ def read_classes(text: str, flag: str = "--classes") -> Classes:
         if "/" in text or path.suffix:
             raise UserError(f"{flag} {text}: no such file; give a file with a class name on each line")
         raise UserError(f"{flag} {text!r}: one name; give at least two, with commas between them, or a file's path")
-    return _unique([[name.strip()] for name in text.split(",")], flag)
+    return _unique(_numbered(name.strip() for name in text.split(",")), flag)
 
 
 def given_classes(classes: Given) -> Classes:
@@ -87,7 +87,7 @@ def given_classes(classes: Given) -> Classes:
         names = [str(name) if isinstance(name, str) else name for name in _listed(classes)]
         if wrong := [number for number, name in enumerate(names) if not isinstance(name, str)]:
             raise UserError(f"classes[{wrong[0]}] is {shown(names[wrong[0]])}; expected a text, the name of a class")
-        result = _unique([[name] for name in names], "classes")
+        result = _unique(_numbered(names), "classes")
         try:
             if isinstance(classes, Mapping):
                 pairs = zip(result.names, classes.values(), strict=True)
@@ -149,43 +149,51 @@ def _read_file(path: Path, flag: str) -> Classes:
         lines = read_text(path, MAX_BYTES, "utf-8-sig").split("\n")  # `splitlines` would split within sentences, too
     except (OSError, ValueError) as error:
         raise UserError(f"{flag} {path}: cannot be read as UTF-8 text ({error}); save it as such") from error
-    rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
+    rows = {
+        f"line {number}": [cell.strip() for cell in line.split("\t")]
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    }
     if not rows:
         raise UserError(f"{flag} {path}: the file is empty; write a class name on each line")
-    if len(rows) == 1 and "," in rows[0][0]:
+    if len(rows) == 1 and "," in next(iter(rows.values()))[0]:
         raise UserError(f"{flag} {path}: has one line with commas; write each class name on a line of its own")
     return _unique(rows, f"{flag} {path}")
 
 
-def _unique(rows: list[list[str]], source: str) -> Classes:
-    """Parse rows, each with the bar-separated names of a class and then its sentences, and check the names."""
-    classes = Classes([])
-    exact, firsts, others = set[str](), set[str](), set[str]()
-    for number, (text, *sentences) in enumerate(rows, start=1):
+def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
+    return {f"name {number}": [name] for number, name in enumerate(names, start=1)}
+
+
+def _unique(rows: Mapping[str, list[str]], source: str) -> Classes:
+    """Parse rows, each with the bar-separated names of a class and then its sentences, and check the names.
+
+    Args:
+        rows: The rows, by their place for error messages, such as "line 3".
+        source: Origin of the rows, for error messages.
+    """
+    classes, places = Classes([]), dict[str, str]()
+    for place, (text, *sentences) in rows.items():
         name, *synonyms = (part.replace(MARK, "").strip() for part in text.split(BAR))
         for word in (name, *synonyms):
             if not any(letter.isprintable() for letter in word):
                 beside = f", beside a {BAR!r}" if synonyms else ""
-                raise UserError(f"{source}: name {number} is empty{beside}; give it one, or take it out")
+                raise UserError(f"{source}: {place} is empty{beside}; give it one, or take it out")
             if has_controls(word):
                 raise UserError(
-                    f"{source}: name {number}, {word!r}, has a tab or a line break, or another control character; take "
+                    f"{source}: {place}, {word!r}, has a tab or a line break, or another control character; take "
                     f"it out"
                 )
             if len(word) > MAX_NAME_LENGTH:
                 raise UserError(
-                    f"{source}: name {number} has {len(word):,} characters, at most {MAX_NAME_LENGTH}; shorten it"
+                    f"{source}: {place} has {len(word):,} characters, at most {MAX_NAME_LENGTH}; shorten it"
                 )
         if wrong := next(filter(has_controls, sentences), None):
             raise UserError(f"{source}: a sentence of {name!r}, {wrong[:80]!r}, has a control character; take it out")
-        if name in exact or _plain(name) in others:
-            raise UserError(f"{source}: name {number}, {name!r}, is listed twice; remove one")
-        exact.add(name)
-        firsts.add(_plain(name))
-        for synonym in synonyms:
-            if _plain(synonym) in firsts or _plain(synonym) in others:
-                raise UserError(f"{source}: name {number}, {synonym!r}, is listed twice; remove one")
-            others.add(_plain(synonym))
+        for word in (name, *synonyms):
+            if (plain := _plain(word)) in places:
+                raise UserError(f"{source}: {place}, {word!r}, is listed twice: see {places[plain]}; remove one")
+            places[plain] = place
         classes.names.append(name)
         if synonyms:
             classes.synonyms[name] = tuple(synonyms)

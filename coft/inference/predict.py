@@ -9,6 +9,7 @@ import math
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded, silence
 from coft.core.files import check_suffix, replacing
-from coft.core.sanitize import escaped, one_line
+from coft.core.sanitize import escaped, one_line, some_of
 from coft.core.words import counted
 
 from .locate_model import find_model
@@ -164,8 +165,9 @@ class TerminalLines(io.TextIOBase):
     """Standard output on a terminal. Control characters, such as those of file names, are escaped."""
 
     def write(self, text: str) -> int:
-        """Write lines with control characters escaped."""
-        return sys.stdout.write("\n".join(escaped(line) for line in text.split("\n")))
+        """Write lines with control characters escaped, above a progress bar."""
+        with tqdm.external_write_mode(file=sys.stdout):
+            return sys.stdout.write("\n".join(escaped(line) for line in text.split("\n")))
 
 
 @contextmanager
@@ -202,6 +204,8 @@ def run(
 ) -> int:
     """Predict images, write a row for each, and put each file into its class folder if there is a sorter.
 
+    While files are sorted, a terminal shows no rows.
+
     Args:
         model: The model.
         sources: The images.
@@ -217,7 +221,8 @@ def run(
     """
     from .stream import predict_all
 
-    write_row = WRITERS[args.format]()
+    write_row, counts = WRITERS[args.format](), Counter[str]()
+    shows_rows = not (sorter and isinstance(file, TerminalLines))
     start, done, skipped, failed, unsure = time.monotonic(), 0, 0, 0, 0
     with logging_redirect_tqdm(), tqdm(total=sources.count(), unit="image", disable=None, leave=False) as bar:
         for outcome in predict_all(model, sources):
@@ -231,22 +236,26 @@ def run(
             if sorter:
                 row = put_into_folder(sorter, outcome.source.path, row)
                 failed += not row[sorter.done]
+                counts[row["class"]] += bool(row[sorter.done])
             try:
-                write_row(file, row)
+                if shows_rows:
+                    write_row(file, row)
             except BrokenPipeError:
                 if sorter is None:
                     raise
                 silence()  # the reader, such as `head`, has closed the pipe, but the files must still be sorted
             done += 1
     if sources.unsupported:
-        counts = ", ".join(f"{suffix} {count}" for suffix, count in sources.unsupported.most_common())
-        log.warning("Images of unsupported formats are skipped: %s; convert them to JPEG or PNG", counts)
+        suffixes = ", ".join(f"{suffix} {count}" for suffix, count in sources.unsupported.most_common())
+        log.warning("Images of unsupported formats are skipped: %s; convert them to JPEG or PNG", suffixes)
     check_any(done, skipped, sorter)
     seconds = time.monotonic() - start
     predicted = f"Predicted {counted(done, 'image')} in {seconds:.1f} s, {done / seconds:.0f} a second"
     not_placed = f"; not {'moved' if args.move else 'linked'}: {failed:,}" if failed else ""
     of_unsure = f"; {UNSURE}: {unsure:,}" if args.unsure else ""
     log.info("%s; skipped: %d%s%s", predicted, skipped, of_unsure, not_placed)
+    if sorter and counts:
+        log.info("In folders of %s: %s", sorter.folder, some_of([f"{name} {n:,}" for name, n in counts.most_common()]))
     return failed
 
 

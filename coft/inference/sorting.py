@@ -65,6 +65,7 @@ class Sorter:
     """
 
     def __init__(self, folder: Path, classes: Sequence[str], link: bool) -> None:
+        is_new = not folder.exists()
         ensure_folder(folder, "--link" if link else "--move")
         self.folder, self.link = folder.resolve(), link
         self.done = "linked_to" if link else "moved_to"
@@ -79,7 +80,7 @@ class Sorter:
             )  # fmt: skip
             self._file = self.journal.open("x", encoding="utf-8", errors="surrogateescape")
             try:
-                self._note({"format": FORMAT, "link": link})
+                self._note({"format": FORMAT, "link": link, "made": is_new})
             except OSError:  # such as a full disk
                 with suppress(OSError):  # closing flushes the buffer, which may fail again
                     self._file.close()

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 1 << 32  # upper bound of the size of a journal: ten million files
 TIME_TOLERANCE_NS = 2_000_000_000  # for a modification time: some file systems store it in steps of two seconds
 NAME = PathText()
-HEAD = Record({"format": Text(choices=(FORMAT,)), "link": Flag()})
+HEAD = Record({"format": Text(choices=(FORMAT,)), "link": Flag()}, {"made": Flag()})  # made: the folder itself
 FOLDER_ENTRY = Record({"made": NAME})
 FILE_ENTRY = Record(
     {"from": NAME, "to": NAME}, {"size": whole(0, 2**63), "time": whole(-(2**63), 2**63), "points": NAME}
@@ -62,7 +62,7 @@ def undo(journal: Path) -> tuple[int, int]:
     Raises:
         UserError: If the file is not a journal.
     """
-    link, entries = _read(journal)
+    head, entries = _read(journal)
     done = failed = 0
     for entry in reversed(entries):
         if "made" in entry:
@@ -73,12 +73,15 @@ def undo(journal: Path) -> tuple[int, int]:
             start, target = Path(entry["from"]), journal.parent / entry["to"]
             if target.parent.is_symlink():
                 raise OSError(errno.EEXIST, "its folder is a symbolic link to another place")
-            done += _unlink(start, target) if link else _move_back(start, target, entry)
+            done += _unlink(start, target) if head["link"] else _move_back(start, target, entry)
         except (OSError, RuntimeError) as error:  # RuntimeError: a symlink loop, before Python 3.13
             failed += 1
             log.warning("not undone %s: %s", one_line(entry["to"]), getattr(error, "strerror", None) or error)
     if not failed:
         journal.unlink()
+        if head.get("made"):
+            with suppress(OSError):  # the folder may hold other files
+                journal.parent.rmdir()
     return done, failed
 
 
@@ -142,8 +145,8 @@ def _unlink(start: Path, target: Path) -> bool:
     return True
 
 
-def _read(journal: Path) -> tuple[bool, list[dict[str, Any]]]:
-    """Return whether a journal is of links, and its entries. A truncated last line is ignored: it was not executed."""
+def _read(journal: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the first line of a journal, and its entries. A truncated last line is ignored: it was not executed."""
     try:
         text = read_bytes(journal, MAX_BYTES)
         head, *entries = [parse_json(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")] or [{}]
@@ -157,7 +160,7 @@ def _read(journal: Path) -> tuple[bool, list[dict[str, Any]]]:
         raise UserError(
             f"--undo {journal}: is no journal ({reason}); give the file that --move or --link named"
         ) from error
-    return head["link"], entries
+    return head, entries
 
 
 def _is_below(entry: Mapping[str, Any]) -> bool:

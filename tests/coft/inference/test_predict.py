@@ -22,6 +22,8 @@ from coft.inference.sources import Source
 from coft.inference.stream import predict_all
 from tests.coft.inference.models import CLASSES
 
+FOLDERS = dict(zip(CLASSES, ("tabby cat", "a_b_ _c_", "boat"), strict=True))
+
 
 def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
@@ -110,9 +112,8 @@ def test_files_are_moved_and_restored(finished_run: Path, pictures: Path, capsys
     target = pictures / "sorted"
     assert main([str(finished_run), str(pictures), "--move", str(target)]) == 0
     printed = capsys.readouterr()
-    folders = dict(zip(CLASSES, ("tabby cat", "a_b_ _c_", "boat"), strict=True))
     for row in table(printed.out):
-        assert row["moved_to"] == str(target / folders[row["class"]] / Path(row["path"]).name)
+        assert row["moved_to"] == str(target / FOLDERS[row["class"]] / Path(row["path"]).name)
         assert Path(row["moved_to"]).is_file()
         assert not Path(row["path"]).exists()
     assert (pictures / "cut.jpg").exists()
@@ -121,7 +122,7 @@ def test_files_are_moved_and_restored(finished_run: Path, pictures: Path, capsys
     assert "Predicted 0 images" in second and "--undo" not in second
     (journal,) = target.glob("sorted-*.jsonl")
     assert str(journal) in printed.err
-    assert main(["--undo", str(target)]) == 0
+    assert main(["--undo", str(target)]) == 0 and not target.exists()
     assert {path: path.lstat().st_ino for path in pictures.rglob("*") if not path.is_dir()} == before
 
 
@@ -149,6 +150,21 @@ def test_control_characters_are_escaped_on_a_terminal_only(
     assert main([str(finished_run), str(path)]) == 0
     _, row, end = capsys.readouterr().out.split("\n")
     assert r"\x1b[31m\r\u202e.png" in row and row.isprintable() and end == ""
+
+
+def test_a_terminal_shows_counts_instead_of_rows_while_files_are_sorted(
+    finished_run: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main([str(finished_run), str(pictures), "--link", str(tmp_path / "links")]) == 0
+    printed = capsys.readouterr()
+    counts = {name: len(list((tmp_path / "links").glob(f"{folder}/*"))) for name, folder in FOLDERS.items()}
+    assert printed.out == "" and sum(counts.values()) == 11
+    assert all(f"{name} {count}" in printed.err for name, count in counts.items() if count)
 
 
 def test_files_are_moved_though_the_pipe_is_closed(
@@ -184,10 +200,10 @@ def test_files_that_cannot_be_moved_are_counted_and_the_rest_is_restored(
     rows = table(printed.out)
     assert len(rows) == 11 and len(list(target.rglob("*.png"))) == 9
     assert {Path(row["path"]).name for row in rows if not row["moved_to"]} == {"03.png", "05.png"}
-    *_, counts, last = printed.err.splitlines()
+    *_, counts, _, last = printed.err.splitlines()
     assert counts.endswith("skipped: 3; not moved: 2")
     assert main(shlex.split(last.partition("coft predict ")[2])) == 0
-    assert sorted(pictures.rglob("*")) == before and not list(target.iterdir())
+    assert sorted(pictures.rglob("*")) == before and not target.exists()
 
 
 def test_only_a_limited_number_of_images_is_read_ahead(

@@ -87,7 +87,7 @@ def test_links_are_made_and_removed(files: Path, tmp_path: Path) -> None:
     assert contents(files) == before
     assert (tmp_path / "to" / "cat" / "x-2.jpg").resolve() == (files / "two" / "x.jpg").resolve()
     assert undo(journal) == (3, 0)
-    assert contents(files) == before and not list((tmp_path / "to").iterdir())
+    assert contents(files) == before and not (tmp_path / "to").exists()
 
 
 def test_undo_overwrites_nothing_and_counts_what_it_leaves(files: Path, tmp_path: Path, link_support: str) -> None:
@@ -201,7 +201,7 @@ def test_a_failed_move_is_not_in_the_journal(
     sorter.put(files / "two" / "x.jpg", "cat")
     sorter.close()
     assert undo(sorter.journal) == (2, 0)
-    assert contents(files) == before and not list((tmp_path / "to").iterdir())
+    assert contents(files) == before and not (tmp_path / "to").exists()
 
 
 def test_the_only_journal_of_a_folder_is_found(files: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_class_is_split_into_similar_images(run_folder: Path) -> None:
         ([["a"], ["b\nc"]], "without control characters"),
         ([["a"], [" "]], "name 2 is empty"),
         ([["a"], ["b", "A"]], "'A', is listed twice"),
-        ([["a b"], ["A_B"]], "the same name"),
+        ([["a b"], ["A_B"]], "name 2, 'A_B', is listed twice: see name 1"),
     ],
 )
 def test_bad_classes_are_refused(content: object, message: str) -> None:
