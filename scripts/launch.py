@@ -202,7 +202,8 @@ def folder_settings(args: argparse.Namespace) -> list[str]:
         unused = [flag for flag, value in values_of.items() if value]
         if unused:
             raise UserError(
-                f"{unused[0]} is for the data set 'folder', not {args.dataset!r}; write: folder {unused[0]}"
+                f"{unused[0]} is for your own images, the data set 'folder', not {args.dataset!r}; "
+                f"write: folder --images DIR --classes NAMES"
             )
         return []
     for flag, what in (

@@ -140,7 +140,7 @@ def test_open_clip_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("UPL digits --preset x", "--preset"),
         ("CoFT folder", "--images"),
         ("CoFT folder --images x", "--classes"),
-        ("CoFT digits --images x", "--images is for the data set 'folder'"),
+        ("CoFT digits --images x", "--images is for your own images, .*; write: folder --images DIR"),
         ("CoFT --labels-from-folders", "--labels-from-folders"),
     ],
 )

@@ -109,7 +109,13 @@ class Merger:
         if name in self.sections:
             example = next(key for key in self.keys if key.startswith(f"{name}."))
             return f"{name} is a section; set one of its keys, such as {example}"
-        return f"unknown config key {name!r}; {did_you_mean(name, [*self.keys, *sorted(self.sections)])}"
+        used = f"TRAINER.{self.cfg.TRAINER.NAME.upper()}"
+        names = [
+            key for key in (*self.keys, *sorted(self.sections)) if f"{used}." in f"{key}." or "TRAINER." not in key
+        ]
+        if same := [key for key in names if key.endswith(f".{name}")]:
+            return f"unknown config key {name!r}; did you mean {' or '.join(map(repr, same))}?"
+        return f"unknown config key {name!r}; {did_you_mean(name, names)}"
 
 
 def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import mimetypes
 import os
 import platform
 import re
@@ -105,12 +106,22 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
 
 def _check_unclaimed(folder: Path, flag: str) -> None:
     if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
-        raise UserError(f"output folder {folder} holds another experiment (no {CONFIG} in it); choose another {flag}")
+        raise UserError(f"output folder {folder} has a log or checkpoints and no {CONFIG}; choose another {flag}")
     if there := [name for name in OUTPUT_FILES if os.path.lexists(folder / name)]:
         raise UserError(
             f"output folder {folder} has {there[0]} and no {CONFIG}, so it is no run's, and a run would replace that; "
             f"choose another {flag}"
         )
+    if pictures := sorted(path.name for path in folder.iterdir() if is_picture(path)):
+        raise UserError(
+            f"output folder {folder} has {pictures[0]} and no {CONFIG}, so it is a folder of images; "
+            f"choose another {flag}"
+        )
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether the name of a path is that of an image file."""
+    return (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
 
 
 def _check_same_experiment(saved: Mapping[str, Any], present: Mapping[str, Any], folder: Path, flag: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 user_log = logging.getLogger("coft.said")  # messages for the user; other loggers of the library are for the log file
+DELAY = 2.0  # seconds until a bar appears
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
@@ -98,16 +100,31 @@ class _ForwardToRoot(logging.Handler):
 
 
 def bars_are_seen() -> bool:
-    """Return whether there is a terminal or a notebook to show progress bars."""
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+    """Return whether there is a notebook, or a terminal of some width, to show progress bars."""
+    if "ipykernel" in sys.modules:
+        return True
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0  # 0: a terminal that a program imitates
+    except (OSError, ValueError):
+        return True
 
 
 def bar(items: Iterable[Any] | None = None, title: str = "", total: int | None = None) -> Any:
-    """Return a tqdm progress bar, which is shown only on a terminal or in a notebook.
+    """Return a tqdm progress bar, which is shown only on a terminal or in a notebook, and only if it takes a while.
 
     Args:
         items: Items to iterate over; None if `update` is called by hand.
         title: Text in front of the bar.
         total: Number of items, if they have no length.
     """
-    return tqdm(items, title, total, leave=False, dynamic_ncols=True, disable=not (_shown.get() and bars_are_seen()))
+    return tqdm(
+        items,
+        title,
+        total,
+        leave=False,
+        dynamic_ncols=True,
+        delay=DELAY,
+        disable=not (_shown.get() and bars_are_seen()),
+    )

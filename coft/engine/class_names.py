@@ -181,8 +181,7 @@ def _unique(rows: Mapping[str, list[str]], source: str) -> Classes:
                 raise UserError(f"{source}: {place} is empty{beside}; give it one, or take it out")
             if has_controls(word):
                 raise UserError(
-                    f"{source}: {place}, {word!r}, has a tab or a line break, or another control character; take "
-                    f"it out"
+                    f"{source}: {place}, {word!r}, has a tab or a line break, or another control character; take it out"
                 )
             if len(word) > MAX_NAME_LENGTH:
                 raise UserError(

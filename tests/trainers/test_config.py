@@ -117,6 +117,7 @@ CONFLICTS = [
     ("OPTIM=5", "OPTIM is a section"),
     ("OPTIM.LR.X=5", "unknown config key 'OPTIM.LR.X'; did you mean 'OPTIM.LR'?"),
     ("OPTIM.STEPSIZE=[]", "OPTIM.STEPSIZE is ()"),
+    ("MICRO_BATCH=5", "unknown config key 'MICRO_BATCH'; did you mean 'TRAIN.MICRO_BATCH'?"),
 ]
 
 
@@ -155,3 +156,9 @@ def test_a_resumed_run_without_a_seed_keeps_its_seed(tmp_path: Path) -> None:
         resolve_seed(cfg)
         seeds.add(cfg.SEED)
     assert len(seeds) == 3
+
+
+def test_a_suggested_key_is_one_of_the_trainer() -> None:
+    with pytest.raises(UserError) as error:
+        config_of("--trainer", "CoFT", "DATASET.NAME", "Digits", "EPOCHS", "5")
+    assert error.value.line.endswith("did you mean 'TRAINER.COFT.PHASE1.EPOCHS' or 'TRAINER.COFT.PHASE2.EPOCHS'?")

@@ -59,8 +59,15 @@ def test_files_that_a_run_would_replace_keep_their_folder(tmp_path: Path, name: 
 def test_a_folder_with_checkpoints_but_no_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "checkpoint").write_text("model.pth.tar-1")
-    with pytest.raises(UserError, match="holds another experiment"):
+    with pytest.raises(UserError, match="has a log or checkpoints and no config"):
         claim(settings(tmp_path))
+
+
+def test_a_folder_of_images_is_no_output_folder(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.JPG").touch()
+    with pytest.raises(UserError, match=r"has IMG_1.JPG and no config.yaml, so it is a folder of images; choose"):
+        claim(settings(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["IMG_1.JPG"]
 
 
 def test_nan_and_infinity_are_written_as_null(tmp_path: Path) -> None:
