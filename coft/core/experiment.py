@@ -64,7 +64,7 @@ RESULTS = ("*.pth.tar*", "*/*.pth.tar*", "*/checkpoint", "resume.pt", "model", "
 EARLY_FILES = ("metrics.csv", "pseudo_labels.csv", "skipped.csv", "duplicates.csv")  # written before any result
 OUTPUT_FILES = (  # files and folders that a run writes, and would overwrite
     *(*EARLY_FILES, "labels.csv", "predictions.csv", "test_predictions.csv", "doubtful_names.csv", "least_sure.csv"),
-    *("classes.txt", "summary.json", "report.html", "report", "curves.png", "model", "resume.pt"),
+    *("unlike_rest.csv", "classes.txt", "summary.json", "report.html", "report", "curves.png", "model", "resume.pt"),
 )
 RUN_FILES = (CONFIG, "log.txt", "tensorboard", *OUTPUT_FILES)  # entries that may exist before the first checkpoint
 

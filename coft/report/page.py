@@ -24,6 +24,7 @@ from .duplicates import equal_groups, near_groups
 from .formatting import duration, number, percent, short
 from .groups import groups_by_class
 from .maps import Map, make_map
+from .outliers import unlike_the_rest
 from .run_folder import RunFolder
 from .summary import class_rows, columns, facts, figures, lead
 from .thumbnails import embed
@@ -35,12 +36,12 @@ GALLERY_PICTURES = 2_000  # approximate number of pictures planned for the galle
 PICTURES_PER_GROUP = 10  # most pictures per group
 GALLERY = 200  # most classes with pictures
 SUSPECTS, PICTURES_PER_SUSPECT = 20, 12  # most suspicious classes shown, and most pictures per suspicious class
-UNSURE = 24  # number of images shown as the least sure ones of all classes
+SHOWN_FIRST = 24  # number of images shown as the least sure ones of all classes, and as those unlike the rest
 PICTURES_PER_DUPLICATE = 6  # most pictures per group of duplicates
 ROWS = 100  # most skipped files, and most names of empty or rare classes, that are listed
 FILES = (
-    *("predictions.csv", "least_sure.csv", "doubtful_names.csv", "test_predictions.csv", "pseudo_labels.csv"),
-    *("metrics.csv", "summary.json", "log.txt"),
+    *("predictions.csv", "least_sure.csv", "unlike_rest.csv", "doubtful_names.csv", "test_predictions.csv"),
+    *("pseudo_labels.csv", "metrics.csv", "summary.json", "log.txt"),
 )
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -59,7 +60,8 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
     suspects = names.suspects(signals)
     blocks = {
         "suspects": [suspect_block(run, suspect, pictures) for suspect in suspects[:SUSPECTS]],
-        "unsure": unsure_blocks(run, pictures),
+        "unsure": images_block(least_sure(run, SHOWN_FIRST), "least sure", pictures),
+        "unlike": images_block(unlike_the_rest(run, SHOWN_FIRST), "unlike the rest", pictures),
         "duplicates": duplicate_blocks(run, pictures),
         "gallery": gallery(run, pictures, [suspect.label for suspect in suspects]),
     }
@@ -88,7 +90,11 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
     }
     budget = PICTURES
     while True:
-        fill([*blocks["unsure"], *blocks["suspects"], *blocks["duplicates"]], blocks["gallery"], budget)
+        fill(
+            [*blocks["unsure"], *blocks["unlike"], *blocks["suspects"], *blocks["duplicates"]],
+            blocks["gallery"],
+            budget,
+        )
         rendered = render(content)
         if len(rendered) <= LIMIT or not budget:
             return rendered
@@ -129,14 +135,13 @@ def least_sure(run: RunFolder, count: int) -> pd.DataFrame:
     return run.images[run.images["confidence"].notna()].nsmallest(count, "confidence")
 
 
-def unsure_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
-    """Build the block of the images with the lowest confidence over all classes; no block without confidences."""
-    rows = least_sure(run, UNSURE)
+def images_block(rows: pd.DataFrame, title: str, pictures: Pictures) -> list[Block]:
+    """Build a block of images, given as rows of `RunFolder.images`; no block without images."""
     shown = [
         pictures.of_file(row["path"], f"{short(row['class'], 30)}, {percent(row['confidence'])}")
         for _, row in rows.iterrows()
     ]
-    return [Block("least sure", "least-sure", [Strip("", shown, len(shown))], count=len(shown))] if shown else []
+    return [Block(title, title.replace(" ", "-"), [Strip("", shown, len(shown))], count=len(shown))] if shown else []
 
 
 def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) -> Block:

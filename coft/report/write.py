@@ -12,16 +12,17 @@ from coft.core.exit_codes import as_user_error
 from coft.core.files import replacing, write_table
 
 from .names import suspects
-from .page import UNSURE, least_sure, measured, page
+from .outliers import unlike_the_rest
+from .page import SHOWN_FIRST, least_sure, measured, page
 from .run_folder import read_run
 
 log = logging.getLogger(__name__)
-NAME, LEAST_SURE, DOUBTFUL = "report.html", "least_sure.csv", "doubtful_names.csv"
-MAX_MOVES = 200  # upper bound of the images in least_sure.csv; below it, a tenth of all images, but at least `UNSURE`
+NAME, LEAST_SURE, UNLIKE, DOUBTFUL = "report.html", "least_sure.csv", "unlike_rest.csv", "doubtful_names.csv"
+MAX_LISTED = 200  # upper bound of the images in a list; below it, a tenth of all images, but at least `SHOWN_FIRST`
 
 
 def write_report(folder: Path) -> Path:
-    """Write a finished run's report into its folder, with lists of its least sure images and its doubtful names.
+    """Write a finished run's report into its folder, with lists of images and names to look at.
 
     Existing files are replaced.
 
@@ -40,9 +41,12 @@ def write_report(folder: Path) -> Path:
         if (folder / NAME).exists() and len(run.missing_images()) == len(run.images):
             raise UserError(f"{notice} A new {NAME} would have no pictures; to write it, remove the old one")
         log.warning("%s", notice)
-    unsure = least_sure(run, min(MAX_MOVES, max(UNSURE, len(run.images) // 10)))
+    count, columns = min(MAX_LISTED, max(SHOWN_FIRST, len(run.images) // 10)), ["path", "class", "confidence"]
+    unsure, unlike = least_sure(run, count), unlike_the_rest(run, count)
     if len(unsure):  # written before the page, which links to the files that exist
-        write_table(unsure[["path", "class", "confidence"]], folder / LEAST_SURE, float_format="%.6f")
+        write_table(unsure[columns], folder / LEAST_SURE, float_format="%.6f")
+    if len(unlike):
+        write_table(unlike[[*columns, "likeness"]], folder / UNLIKE, float_format="%.6f")
     signals = measured(run)
     doubtful = [(run.classes[suspect.label], "; ".join(suspect.reasons)) for suspect in suspects(signals)]
     (folder / DOUBTFUL).unlink(missing_ok=True)

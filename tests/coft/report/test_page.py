@@ -18,7 +18,8 @@ from coft.core.errors import UserError
 from coft.report.curves import nice_range, panels
 from coft.report.formatting import percent
 from coft.report.names import Signals
-from coft.report.page import LIMIT, UNSURE, measured, page
+from coft.report.outliers import unlike_the_rest
+from coft.report.page import LIMIT, SHOWN_FIRST, measured, page
 from coft.report.run_folder import read_run
 from coft.report.summary import class_rows, figures
 from coft.report.write import write_report
@@ -116,11 +117,22 @@ def test_the_least_confident_images_are_listed(run: Path) -> None:
     images = read_run(run).images.sort_values("confidence")
     section = content[content.index('id="unsure"') :].partition("</section>")[0]
     order = [unquote(link) for link in re.findall(r'href="([^"]+\.png)"', section)]
-    assert [Path(link).name for link in order] == [Path(path).name for path in images["path"][:UNSURE]]
+    assert [Path(link).name for link in order] == [Path(path).name for path in images["path"][:SHOWN_FIRST]]
     with (run / "least_sure.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    expected = list(zip(images["path"], images["class"], strict=True))[:UNSURE]
-    assert [(row["path"], row["class"]) for row in rows] == expected and len(images) < 10 * UNSURE
+    expected = list(zip(images["path"], images["class"], strict=True))[:SHOWN_FIRST]
+    assert [(row["path"], row["class"]) for row in rows] == expected and len(images) < 10 * SHOWN_FIRST
+
+
+def test_images_unlike_the_rest_are_listed(run: Path) -> None:
+    content = write_report(run).read_bytes().decode()
+    expected = unlike_the_rest(read_run(run), SHOWN_FIRST)["path"]
+    section = content[content.index('id="unlike"') :].partition("</section>")[0]
+    order = [unquote(link) for link in re.findall(r'href="([^"]+\.png)"', section)]
+    assert [Path(link).name for link in order] == [Path(path).name for path in expected]
+    with (run / "unlike_rest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == list(expected) and rows == sorted(rows, key=lambda row: row["likeness"])
 
 
 def test_the_title_of_a_user_s_images_is_their_folder(tmp_path: Path) -> None:
