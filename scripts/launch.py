@@ -47,15 +47,36 @@ class DatasetArguments(NamedTuple):
 
 def make_parser(trainer: str) -> argparse.ArgumentParser:
     """Build the parser of a trainer's script."""
-    parser = Parser(prog=f"scripts/{script_of(trainer)}", description=f"Run {trainer} on a data set.")
+    script = script_of(trainer)
+    parser = Parser(
+        prog=f"scripts/{script}",
+        description=f"Run {trainer} on a data set, or on your own images: bash scripts/{script} folder --images DIR "
+        f"--classes NAMES --output-dir RUN",
+        epilog="KEY VALUE: .venv/bin/python scripts/settings.py lists all settings",
+    )
+    folder = parser.add_argument_group("your own images", "data set 'folder'")
+    folder.add_argument("--images", default="", metavar="DIR", help="folder of images, with or without sub-folders")
+    folder.add_argument(
+        "--classes",
+        default="",
+        metavar="NAMES",
+        help="class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a synonym, "
+        "and sentences after tabs describe the class. Name every kind of image: others go to the named classes",
+    )
+    folder.add_argument(
+        "--labels-from-folders",
+        action="store_true",
+        help="sub-folders are named after the classes: report the accuracy",
+    )
     parser.add_argument(
         "--backbone",
         help=f"OpenAI's name, a checkpoint's path, {PREFIX}MODEL/TAG, {PREFIX}FOLDER, 'photo', or 'embedded' (default "
         f"for {', '.join(sorted(EMBEDDED_SETS))}; for your own images photo without a GPU; else {BEST}, or photo where "
         "that cannot be downloaded)",
     )
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--shots", type=int, help="labelled images per class, for trainers that use labels")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers; default: 1")
+    shots = "labelled images per class, for trainers that use labels"
+    parser.add_argument("--shots", type=int, help=argparse.SUPPRESS if trainer.startswith("CoFT") else shots)
     parser.add_argument(
         "--data",
         type=called_from,
@@ -81,20 +102,6 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         "--rdzv-endpoint", default="", metavar="HOST:PORT", help="address of the machine that coordinates the others"
     )
     parser.add_argument("--output-dir", type=called_from, help="default: output/<dataset>/<trainer>/<backbone>/seed<S>")
-    folder = parser.add_argument_group("your own images", "data set 'folder'")
-    folder.add_argument("--images", default="", metavar="DIR", help="folder of images, with or without sub-folders")
-    folder.add_argument(
-        "--classes",
-        default="",
-        metavar="NAMES",
-        help="class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a synonym, "
-        "and sentences after tabs describe the class",
-    )
-    folder.add_argument(
-        "--labels-from-folders",
-        action="store_true",
-        help="sub-folders are named after the classes: report the accuracy",
-    )
     parser.add_argument("words", nargs="*", metavar="DATASET KEY VALUE", help="data set (default: digits), settings")
     return parser
 
