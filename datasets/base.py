@@ -38,8 +38,8 @@ class DeclaredDataset(DatasetBase):
     own images have none. A data set of this class therefore declares its class names, and labels only index them.
 
     Args:
-        cfg: Dassl config. The keys NUM_SHOTS, SUBSAMPLE_CLASSES, UNLABELED, NUM_UNLABELED and NUM_TEST of its section
-            DATASET are read.
+        cfg: Dassl config. The keys NUM_SHOTS, SUBSAMPLE_CLASSES, UNLABELED, NUM_UNLABELED, POOL, RATIO and NUM_TEST of
+            its section DATASET are read.
         classnames: Class names by label: at least two, all different.
         train: Training images; empty for a data set that only has a test part. `train_x` gets DATASET.NUM_SHOTS images
             of each class, the same that CoOp draws from this list with this seed.

@@ -41,8 +41,7 @@ def _is_patch_embedding(conv: nn.Conv2d) -> bool:
 class PatchProduct(nn.Conv2d):
     """Convolution with non-overlapping patches, computed as one matrix product.
 
-    On a CPU, the gradient of a convolution with large patches takes twenty times as long in bf16
-    (docs/performance.md).
+    On a CPU, the gradient of a convolution with large patches takes far longer in bf16.
     """
 
     def forward(self, input: Tensor) -> Tensor:

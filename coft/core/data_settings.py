@@ -1,6 +1,7 @@
 """Settings of images, data sets and loaders: Dassl's sections INPUT, DATASET and DATALOADER, and our keys in them.
 
-Keys of Dassl that the project does not read are not declared. They keep Dassl's default, and its type is checked.
+Keys that only Dassl's own transforms and samplers read are not declared. They keep Dassl's default, and its type is
+checked.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def faster_precision(device: str) -> str:
 def step_attention(visual: nn.Module, device: str, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
     """Context for training steps that selects torch's faster attention kernel for an image encoder.
 
-    On a CPU, the backward pass of the fused kernel is slow in bf16 for few tokens; docs/performance.md has the times.
+    On a CPU, the backward pass of the fused kernel is slow in bf16 for few tokens.
 
     Args:
         visual: CLIP's image encoder.

@@ -26,7 +26,7 @@ COLUMNS = {
     "Peers disagree": "share of its images on which the two peers disagree",
     "Alike": "share of its images' nearest neighbours with the same class; high if they form one group",
     "Name fit": "how much better its own name fits its images than the best other name; below 0 another fits",
-    "Believed": "zero-shot probability of the name, on the mean over its images",
+    "Believed": "mean probability of the name, by zero-shot CLIP, over the images of the class",
     "Accuracy": "accuracy on the test images of the class",
 }
 

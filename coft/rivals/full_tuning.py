@@ -1,4 +1,4 @@
-"""Full fine-tuning of image encoders on given labels: common base of self-training, LaFTer and full supervision."""
+"""Full fine-tuning of image encoders on given labels: common base of self-training and its kin."""
 
 from __future__ import annotations
 
