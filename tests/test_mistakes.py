@@ -181,17 +181,6 @@ def test_folder_accepts_only_the_same_settings(
     assert again["results"]["accuracy_test"] == summary["results"]["accuracy_test"]
 
 
-def test_checkpoint_of_another_backbone_is_refused(
-    tmp_path: Path, checkpoints: dict[str, Path], arguments: Arguments, fails: Call
-) -> None:
-    folder = str(tmp_path / "run")
-    assert train.main(arguments(flags=("--output-dir", folder))) == 0
-    for flags in (("--eval-only", "--model-dir", folder), ("--resume", folder)):
-        assert "made with another backbone" in fails(backbone=str(checkpoints["other"]), flags=flags)
-    for more in ((str(tmp_path / "nowhere"),), (folder, "--load-epoch", "9")):
-        assert "no model at" in fails(flags=("--eval-only", "--model-dir", *more)).lower()
-
-
 def test_torchscript_backbone_is_refused(fails: Call, tmp_path: Path) -> None:
     torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1)).save(str(tmp_path / "code.pt"))
     assert "TorchScript" in fails(backbone=str(tmp_path / "code.pt"))

@@ -18,7 +18,6 @@ from coft.core.settings import Key
 from . import campaign, settings
 from .campaign import CATEGORIES, cases_of, count_faults, read_stored, run_cases, store, table, write
 from .formats import Format
-from .fuzzing import read_bytes, write_corpus
 from .generate import DELETED, corruptions, draw, replaced, sample
 from .mutations import DAMAGE, GARBAGE, LINES, MISSING
 from .verdict import (
@@ -193,21 +192,3 @@ def test_stored_results_are_valid_for_one_version(
     assert stored is not None and stored.equals(results) and read_stored("classes", tmp_path) is None
     monkeypatch.setattr(campaign, "version", lambda: "version 2")
     assert read_stored("images", tmp_path) is None
-
-
-def test_fuzzer_starts_with_campaign_files_and_sees_faults(tmp_path: Path) -> None:
-    """All of the fuzzer but atheris, which chooses the bytes."""
-
-    def read(workspace: Workspace, path: Path) -> None:
-        if path.read_bytes() == b"odd":
-            raise ZeroDivisionError
-
-    kind = Format("category", "file", lambda workspace: workspace.write("file", b"valid"), read, either=DAMAGE)
-    workspace = Workspace(tmp_path, tmp_path / "case")
-    (tmp_path / "corpus").mkdir()
-    workspace.folder.mkdir()
-    write_corpus(kind, workspace, tmp_path / "corpus")
-    assert len(list((tmp_path / "corpus").iterdir())) == 1 + len(DAMAGE) and not list(workspace.folder.iterdir())
-    assert read_bytes(kind, b"valid", tmp_path, workspace.folder).outcome is Outcome.CORRECT
-    assert read_bytes(kind, b"odd", tmp_path, workspace.folder).outcome is Outcome.TRACEBACK
-    assert not list(workspace.folder.iterdir())

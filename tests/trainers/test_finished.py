@@ -176,21 +176,6 @@ def test_an_edited_description_is_read_only_without_its_checksum(saved: Path) ->
     assert load(saved).templates == ("a {}.",)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"classes": ["one"]},
-        {"score": "none"},
-        {"inputs": {}},
-        {"backbone": None},
-    ],
-)
-def test_an_inconsistent_description_is_refused(saved: Path, change: dict[str, Any]) -> None:
-    edit(saved, **change)
-    with pytest.raises(UserError, match=r"model\.json: is damaged"):
-        load(saved)
-
-
 def test_another_backbone_is_refused_and_a_moved_one_accepted(
     saved: Path, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:

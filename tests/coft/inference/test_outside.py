@@ -51,6 +51,7 @@ PARTS: list[tuple[str, tuple[Any, ...]]] = [
         "about",
         (3, {"results": 3}, {"results": {"accuracy_test": "x"}}, {"versions": {"coft": []}}, {"labels_used": []}),
     ),
+    ("inputs", ({},)),
     ("inputs__size", (-1, 0, 10**6, 10**30, 64, "32", 32.0, True, None)),
     ("inputs__mean", (0.5, [0.5] * 4, [], "abc", ["a"] * 3, None)),
     ("inputs__std", ([0, 0, 0], [0.5] * 4, [1e-320] * 3, [-1] * 3)),
