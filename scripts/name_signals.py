@@ -27,7 +27,7 @@ import train
 import trainers
 from coft.backbones.prompts import ensemble_features
 from coft.core.exit_codes import guarded
-from coft.labelling.first_labels import initial_scores, likeliest
+from coft.labelling.first_labels import corrected_scores, likeliest, zero_shot_logits
 from coft.labelling.neighbours import centred
 from coft.report.names import BELIEVED, FIT, KINDS, Signals, believed_of, measure, suspects
 from dassl.engine import build_trainer
@@ -75,7 +75,8 @@ def evaluation_of(trainer: Any) -> Evaluation:
     features, tau = trainer.engine.clip_features(method.settings.label_views), method.settings.prior_tau
 
     def label(text: Tensor) -> np.ndarray:
-        return likeliest(initial_scores(features, text, clip.scale, tau, method.neighbours)[0]).numpy()
+        logits = zero_shot_logits(features, text, clip.scale)
+        return likeliest(corrected_scores(features, logits, tau, method.neighbours)[0]).numpy()
 
     def signals(text: Tensor, labels: np.ndarray) -> list[Signals]:
         rows, names = features.all(), text.numpy()

@@ -42,7 +42,8 @@ class MethodSpec:
         trainer: Name of the method in configs and results.
         settings: Settings class of the method; None if it has no settings.
         make: Factory that builds the method for a session.
-        label_free: Whether it uses the unlabeled images, and no label. Its final model is then the last epoch, not the best one.
+        label_free: Whether it uses the unlabeled images, and no label. Its final model is then the last epoch, not the
+            best one.
         two_peers: Whether it trains two peers, whose metrics are recorded by epoch.
         learns_from_labels: Whether it trains on labels.
         two_checkpoints: Whether it accepts two CLIP checkpoints: "a+b".

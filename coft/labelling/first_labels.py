@@ -1,4 +1,4 @@
-"""First labels: the frozen CLIP's scores of all unlabeled images, from text, prior correction and neighbours."""
+"""First labels: scores of all unlabeled images, from text, prior correction, neighbours and Gaussians."""
 
 from __future__ import annotations
 
@@ -26,25 +26,22 @@ def zero_shot_logits(features: Table, text: Tensor, scale: float) -> Table:
     return linear(features, text.cpu(), scale)
 
 
-def initial_scores(
-    features: Table, text: Tensor, scale: float, tau: float, graph: NeighbourGraph
-) -> tuple[Table, Table]:
-    """Compute log-probabilities of all images by the frozen CLIP.
+def corrected_scores(features: Table, logits: Table, tau: float, graph: NeighbourGraph) -> tuple[Table, Table]:
+    """Correct the scores of all images.
 
     The prior is corrected, probabilities spread among neighbours, the prior is corrected again, and Gaussians correct
     the scores.
 
     Args:
-        features: Image features. Shape (N, embed_dim).
-        text: Unit-length text features. Shape (C, embed_dim).
-        scale: CLIP's logit scale.
+        features: Image features, to which the Gaussians are fitted. Shape (N, embed_dim).
+        logits: The scores, of the frozen CLIP or of a trained model. Shape (N, C).
         tau: Strength of the prior correction.
         graph: Neighbour graph of the images.
 
     Returns:
-        Scores after and before the correction by Gaussians. Shape (N, C) each, fp64.
+        Log-probabilities, up to a constant, after and before the correction by Gaussians. Shape (N, C) each, fp64.
     """
-    spread = log_of(graph.spread(correct_prior(zero_shot_logits(features, text, scale), tau)))
+    spread = log_of(graph.spread(correct_prior(logits, tau)))
     corrected = correct_prior(spread, tau, graph.index)
     return with_mixture(features, corrected, graph.index), corrected
 

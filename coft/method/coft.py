@@ -18,7 +18,7 @@ from coft.core.table import Table
 from coft.labelling.batch_labels import BatchLabeller
 from coft.labelling.calibration import Belief, Calibration, evenly_spaced
 from coft.labelling.classifier import CLEAN_RULES, HEADS, Classifier
-from coft.labelling.first_labels import initial_scores, likeliest, zero_shot_logits
+from coft.labelling.first_labels import corrected_scores, likeliest, zero_shot_logits
 from coft.labelling.losses import Term, adjusted_cross_entropy, fairness_term, weighted_cross_entropy
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.predictor import Predictor, final_classifier, zero_shot
@@ -103,8 +103,8 @@ class CoFT(TwoPhases):
     def belief(self) -> Belief:
         """The frozen CLIP's belief about all images, from text, neighbours and Gaussians, by which seeds are chosen."""
         features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
-        scale, tau = self.engine.clip.scale, self.settings.prior_tau
-        return Belief(*initial_scores(features, text, scale, tau, self.neighbours))
+        logits = zero_shot_logits(features, text, self.engine.clip.scale)
+        return Belief(*corrected_scores(features, logits, self.settings.prior_tau, self.neighbours))
 
     @property
     def calibrates(self) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from coft.core.table import Table
 from coft.labelling.calibration import Calibration
 from coft.labelling.classifier import CLEAN_RULES
-from coft.labelling.mixture import with_mixture
-from coft.labelling.neighbours import NeighbourGraph, log_of
+from coft.labelling.first_labels import corrected_scores
+from coft.labelling.neighbours import NeighbourGraph
 from coft.labelling.predictor import FinalClassifier
 from coft.labelling.prior import correct_prior
 
@@ -18,17 +18,13 @@ def label_scores(features: Table, model: FinalClassifier, tau: float, graph: Nei
         features: Image features from the model's encoder. Shape (N, embed_dim).
         model: Model whose vectors are used.
         tau: Strength of the prior correction.
-        graph: Neighbour graph of the images. If given, probabilities spread among neighbours, their prior is corrected
-            again, and Gaussians correct them.
+        graph: Neighbour graph of the images. If given, the scores are corrected further; see `corrected_scores`.
 
     Returns:
         Scores. Shape (N, C).
     """
-    scores = correct_prior(model.logits(features), tau)
-    if graph is None:
-        return scores
-    spread = correct_prior(log_of(graph.spread(scores)), tau, graph.index)
-    return with_mixture(features, spread, graph.index)
+    logits = model.logits(features)
+    return correct_prior(logits, tau) if graph is None else corrected_scores(features, logits, tau, graph)[0]
 
 
 def probabilities(scores: Table, calibration: Calibration | None = None) -> Table:

@@ -6,7 +6,7 @@ from typing import Any
 
 from coft.core.settings import setting
 from coft.core.table import Table
-from coft.labelling.first_labels import initial_scores
+from coft.labelling.first_labels import corrected_scores, zero_shot_logits
 from coft.labelling.neighbours import NeighbourGraph, neighbour_count
 from coft.labelling.protocol import Engine, Images
 from coft.labelling.seeds import SEEDS_SHARE, seed_quota
@@ -49,5 +49,6 @@ def coft_scores(engine: Engine, labels: str, views: int, tau: float) -> Table:
     """
     clip, features = engine.clip, engine.clip_features(views)
     graph = NeighbourGraph(features, neighbour_count(len(features), len(clip.classnames)))
-    scores, propagated = initial_scores(features, clip.zero_shot_text(), clip.scale, tau, graph)
+    logits = zero_shot_logits(features, clip.zero_shot_text(), clip.scale)
+    scores, propagated = corrected_scores(features, logits, tau, graph)
     return scores if labels == COFT_LABELS else propagated
