@@ -32,7 +32,7 @@ from coft.engine.config import Config, build_config, spec_of
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.inputs import unlabeled_images
 from coft.engine.loop import fit
-from coft.engine.messages import report_outcome
+from coft.engine.messages import report_done, report_estimate, report_names, report_next
 from coft.engine.optimizers import light_optimizer
 from coft.engine.predictions import write_predictions, write_skipped
 from coft.engine.run_log import epoch_line
@@ -154,15 +154,10 @@ class Run:
             f"coft review {run}    # change names of classes",
             f"coft predict {run} IMAGES --link {run}/sorted    # sort images into a folder for each class",
         )
-        report_outcome(
-            self.folder,
-            time.monotonic() - self.started,
-            counts,
-            float(labels["confidence"].mean()),
-            self.session.calibrated,
-            following=following if self.folder else (),
-            untrained=not self.session.method.trains,
-        )
+        report_done(time.monotonic() - self.started, counts, untrained=not self.session.method.trains)
+        doubtful = report_names(self.folder)
+        report_estimate(float(labels["confidence"].mean()), self.session.calibrated, doubtful)
+        report_next(self.folder, following if self.folder else ())
 
     def _task(self) -> Task:
         unknown = Diagnostics(torch.full((len(self.images),), -1))

@@ -19,7 +19,7 @@ from coft.core.untrusted import read_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
 from coft.engine.diagnostics import calibration_error
-from coft.engine.messages import report_outcome
+from coft.engine.messages import report_accuracies, report_done, report_estimate, report_names, report_next
 from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
 from coft.report.write import warn_of_report, write_report
 
@@ -157,15 +157,11 @@ def report_results(trainer: Any) -> None:
     before = results.get("zero-shot", {}).get("accuracy_both")
     named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}
     accuracies = {name: value for name, value in named.items() if value is not None}
-    confidence = results.get("confidence_predicted")
-    report_outcome(
-        Path(trainer.output_dir),
-        time.monotonic() - trainer.started,
-        trainer.tally or tally(trainer),
-        None if accuracies or confidence is None else confidence / 100,
-        session.calibrated,
-        accuracies,
-        len(dataset.test),
-        following if session.engine.predictor is not None else (),
-        untrained=session.spec.two_peers and not session.method.trains,
-    )
+    untrained = session.spec.two_peers and not session.method.trains
+    report_done(time.monotonic() - trainer.started, trainer.tally or tally(trainer), untrained)
+    doubtful = report_names(Path(trainer.output_dir))
+    if accuracies:
+        report_accuracies(accuracies, len(dataset.test))
+    elif (confidence := results.get("confidence_predicted")) is not None:
+        report_estimate(confidence / 100, session.calibrated, doubtful)
+    report_next(Path(trainer.output_dir), following if session.engine.predictor is not None else ())

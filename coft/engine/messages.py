@@ -97,28 +97,12 @@ def _seconds_of(session: Session, batch: torch.Tensor) -> float:
     return min(seconds)
 
 
-def report_outcome(
-    folder: Path | None,
-    seconds: float,
-    counts: str = "",
-    confidence: float | None = None,
-    calibrated: bool = False,
-    accuracies: Mapping[str, float] | None = None,
-    images: int = 0,
-    following: Sequence[str] = (),
-    untrained: bool = False,
-) -> None:
-    """Report the outcome of a run, the place of its report, and the suggested next commands.
+def report_done(seconds: float, counts: str = "", untrained: bool = False) -> None:
+    """Report the end of a run.
 
     Args:
-        folder: Output folder; None if no files are written.
         seconds: Duration of the run.
         counts: Number of images per class, in words.
-        confidence: Mean confidence of the predicted labels, in [0, 1]; None if it is not to be reported.
-        calibrated: Whether the mean confidence estimates the accuracy.
-        accuracies: Test accuracy in percent, by the words that name it in the message.
-        images: Number of test images.
-        following: Suggested next commands.
         untrained: Whether nothing was trained.
     """
     user_log.info("Done in %s", duration(seconds))
@@ -126,28 +110,58 @@ def report_outcome(
         user_log.info("Nothing was trained: these are the labels of zero-shot CLIP")
     if counts:
         user_log.info("Images by class: %s", counts)
-    doubtful = doubtful_names(folder)
-    if doubtful:
-        user_log.info("Names that may be wrong, see the report: %s", some_of(doubtful))
-    if confidence is not None and calibrated:
-        estimate = "Estimated accuracy: %.0f %%, between %.0f and %.0f, if no name is wrong or missing"
-        if doubtful:
-            estimate = "Accuracy if these names are right: %.0f %%, between %.0f and %.0f"
-        user_log.info(estimate, *(100 * share for share in (confidence, *estimated_range(confidence))))
-    elif confidence is not None:
+
+
+def report_names(folder: Path | None) -> bool:
+    """Report the class names of a run that may be wrong, and return whether there are any.
+
+    Args:
+        folder: Output folder; None if no files are written.
+    """
+    if folder is None or not (folder / DOUBTFUL).is_file():
+        return False
+    table = read_table(folder / DOUBTFUL)
+    names = [f"{name} ({reasons})" for name, reasons in zip(table["class"], table["reasons"], strict=True)]
+    user_log.info("Names that may be wrong, see the report: %s", some_of(names))
+    return True
+
+
+def report_estimate(confidence: float, calibrated: bool, doubtful: bool) -> None:
+    """Report the mean confidence: as an estimate of the accuracy if the model is calibrated.
+
+    Args:
+        confidence: Mean confidence of the predicted labels, in [0, 1].
+        calibrated: Whether the model is calibrated.
+        doubtful: Whether class names may be wrong.
+    """
+    if not calibrated:
         user_log.info("Mean confidence: %.0f %%; it is not calibrated, so the accuracy is unknown", 100 * confidence)
-    if accuracies:
-        shares = ", ".join(f"{value:.1f} % {name}" for name, value in accuracies.items())
-        user_log.info("Accuracy on %s: %s", counted(images, "test image"), shares)
+        return
+    line = "Estimated accuracy: %.0f %%, between %.0f and %.0f, if no name is wrong or missing"
+    if doubtful:
+        line = "Accuracy if these names are right: %.0f %%, between %.0f and %.0f"
+    user_log.info(line, *(100 * share for share in (confidence, *estimated_range(confidence))))
+
+
+def report_accuracies(accuracies: Mapping[str, float], images: int) -> None:
+    """Report test accuracies.
+
+    Args:
+        accuracies: Accuracies in percent, by the words that name them in the message.
+        images: Number of test images.
+    """
+    shares = ", ".join(f"{value:.1f} % {name}" for name, value in accuracies.items())
+    user_log.info("Accuracy on %s: %s", counted(images, "test image"), shares)
+
+
+def report_next(folder: Path | None, following: Sequence[str]) -> None:
+    """Report the place of the run's report, and suggested next commands.
+
+    Args:
+        folder: Output folder; None if no files are written.
+        following: The commands.
+    """
     if folder is not None and (folder / REPORT).is_file():
         user_log.info("  report: %s", folder / REPORT)
     for command in following:
         user_log.info("  next:   %s", command)
-
-
-def doubtful_names(folder: Path | None) -> list[str]:
-    """Return the names of a run that may be wrong, each with the reasons in brackets."""
-    if folder is None or not (folder / DOUBTFUL).is_file():
-        return []
-    table = read_table(folder / DOUBTFUL)
-    return [f"{name} ({reasons})" for name, reasons in zip(table["class"], table["reasons"], strict=True)]
