@@ -154,7 +154,7 @@ class Run:
             f"coft review {run}    # change names of classes",
             f"coft predict {run} IMAGES --link {run}/sorted    # sort images into a folder for each class",
         )
-        report_done(time.monotonic() - self.started, counts, untrained=not self.session.method.trains)
+        report_done(self.session.seconds, counts, untrained=not self.session.method.trains)
         doubtful = report_names(self.folder)
         report_estimate(float(labels["confidence"].mean()), self.session.calibrated, doubtful)
         report_next(self.folder, following if self.folder else ())

@@ -1,6 +1,6 @@
 """Entry point of the trainers' scripts: finds the configs of a data set and a backbone, then calls train.py.
 
-bash scripts/coft.sh [DATASET] [--backbone NAME] [--seed S] [--shots K] [--data DIR] [--output-dir DIR] [KEY VALUE ...]
+bash scripts/coft.sh [DATASET] [--backbone NAME] [--seed S] [--data DIR] [--output-dir DIR] [KEY VALUE ...]
 bash scripts/coft.sh DATASET --gpus N [--nnodes M --rdzv-endpoint HOST:PORT] [...]
 bash scripts/coft.sh folder --images DIR --classes "NAME, NAME, ..." | FILE [--labels-from-folders] [...]
 """
@@ -30,6 +30,8 @@ from scripts.default_backbone import BEST, EMBEDDED_SETS, default_backbone  # no
 from scripts.paths import called_from, data_folder, display_path  # noqa: E402
 
 CONFIGS = ROOT / "configs"
+WITH_LABELS = ("CoOp", "Supervised")  # trainers that refuse a user's own images
+OR_ON_YOUR_OWN = ", or on your own images: bash scripts/{} folder --images DIR --classes NAMES --output-dir RUN"
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # epochs of CoOp by shots; 200 for more shots, but 50 on ImageNet
 
 
@@ -50,8 +52,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     script = script_of(trainer)
     parser = Parser(
         prog=f"scripts/{script}",
-        description=f"Run {trainer} on a data set, or on your own images: bash scripts/{script} folder --images DIR "
-        f"--classes NAMES --output-dir RUN",
+        description=f"Run {trainer} on a data set" + ("." if trainer in WITH_LABELS else OR_ON_YOUR_OWN.format(script)),
         epilog="KEY VALUE: .venv/bin/python scripts/settings.py lists all settings",
     )
     folder = parser.add_argument_group("your own images", "data set 'folder'")
@@ -61,7 +62,7 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         default="",
         metavar="NAMES",
         help="class names separated by commas, or a file with one class a line; there 'sofa | couch' adds a synonym, "
-        "and sentences after tabs describe the class. Name every kind of image: others go to the named classes",
+        "and sentences after tabs describe the class. Name every kind of image: others get one of your names",
     )
     folder.add_argument(
         "--labels-from-folders",
@@ -75,8 +76,8 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
         "that cannot be downloaded)",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers; default: 1")
-    shots = "labelled images per class, for trainers that use labels"
-    parser.add_argument("--shots", type=int, help=argparse.SUPPRESS if trainer.startswith("CoFT") else shots)
+    shots = "labelled images per class; default: 16" if trainer == "CoOp" else argparse.SUPPRESS
+    parser.add_argument("--shots", type=int, help=shots)
     parser.add_argument(
         "--data",
         type=called_from,

@@ -43,10 +43,11 @@ class Merger:
 
     Args:
         cfg: Config with all its defaults; changed in place.
+        trainer: Name of the trainer, of whose keys one is suggested in place of an unknown one; "" for any.
     """
 
-    def __init__(self, cfg: Any) -> None:
-        self.cfg, self.keys = cfg, known_keys(cfg)
+    def __init__(self, cfg: Any, trainer: str = "") -> None:
+        self.cfg, self.trainer, self.keys = cfg, trainer, known_keys(cfg)
         self.sections = {name[:end] for name in self.keys for end, letter in enumerate(name) if letter == "."}
         self.origins: dict[str, str] = {}
 
@@ -109,13 +110,14 @@ class Merger:
         if name in self.sections:
             example = next(key for key in self.keys if key.startswith(f"{name}."))
             return f"{name} is a section; set one of its keys, such as {example}"
-        used = f"TRAINER.{self.cfg.TRAINER.NAME.upper()}"
-        names = [
-            key for key in (*self.keys, *sorted(self.sections)) if f"{used}." in f"{key}." or "TRAINER." not in key
-        ]
-        if same := [key for key in names if key.endswith(f".{name}")]:
+        keys = [key for key in self.keys if self._may_be_meant(key)]
+        if same := [key for key in keys if key.endswith(f".{name}")]:
             return f"unknown config key {name!r}; did you mean {' or '.join(map(repr, same))}?"
-        return f"unknown config key {name!r}; {did_you_mean(name, names)}"
+        return f"unknown config key {name!r}; {did_you_mean(name, keys)}"
+
+    def _may_be_meant(self, key: str) -> bool:
+        of_a_trainer = key.startswith("TRAINER.") and key != "TRAINER.NAME"
+        return not (self.trainer and of_a_trainer) or key.startswith(f"TRAINER.{self.trainer.upper()}.")
 
 
 def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
@@ -133,7 +135,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     """
     cfg = get_cfg_default()
     extend(cfg)
-    merger = Merger(cfg)
+    merger = Merger(cfg, args.trainer)
     for flag, path in (
         ("--dataset-config-file", args.dataset_config_file),
         ("--config-file", args.config_file),

@@ -29,13 +29,10 @@ def data_manager(trainer: Any) -> DataManager:
     """Build Dassl's data manager on `LabeledImages`, whose errors name an image that cannot be read.
 
     Raises:
-        UserError: If the trainer learns from labels but the images are a user's own, or if Dassl refuses the settings.
+        UserError: If the trainer learns from labels but the images are a user's own.
     """
     with processes.main_process_first(trainer.world):  # the main process may have to unpack or draw the images
-        try:
-            dm = DataManager(trainer.cfg, dataset_wrapper=LabeledImages)
-        except ValueError as error:
-            raise UserError(f"Dassl cannot use a value of INPUT or DATALOADER: {error}") from error
+        dm = DataManager(trainer.cfg, dataset_wrapper=LabeledImages)
     if trainer.spec.learns_from_labels and reports_predictions(dm.dataset):
         raise UserError(
             f"{trainer.spec.trainer} learns from labels, and your own images have none: use a label-free trainer, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -158,7 +157,7 @@ def report_results(trainer: Any) -> None:
     named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}
     accuracies = {name: value for name, value in named.items() if value is not None}
     untrained = session.spec.two_peers and not session.method.trains
-    report_done(time.monotonic() - trainer.started, trainer.tally or tally(trainer), untrained)
+    report_done(session.seconds, trainer.tally or tally(trainer), untrained)
     doubtful = report_names(Path(trainer.output_dir))
     if accuracies:
         report_accuracies(accuracies, len(dataset.test))

@@ -1,7 +1,6 @@
 """Settings of images, data sets and loaders: Dassl's sections INPUT, DATASET and DATALOADER, and our keys in them.
 
-Keys that only Dassl's own transforms and samplers read are not declared. They keep Dassl's default, and its type is
-checked.
+Keys of Dassl that nothing here reads are not declared. Their type is checked, and they have no effect.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from .settings import setting, share
 PICTURES = ("natural", "symbols", "aerial")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 SAMPLERS = ("RandomSampler", "SequentialSampler")
-TRANSFORMS = (
-    *("random_flip", "random_resized_crop", "normalize", "instance_norm", "random_crop", "random_translation"),
-    *("center_crop", "cutout", "imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment"),
-    *("randaugment_fixmatch", "randaugment2", "gaussian_noise", "colorjitter", "randomgrayscale", "gaussian_blur"),
+TRANSFORMS = (  # those of Dassl that have no further settings
+    *("random_flip", "random_resized_crop", "normalize", "instance_norm", "random_translation", "center_crop"),
+    *("imagenet_policy", "cifar10_policy", "svhn_policy"),
 )
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-import mimetypes
 import os
 import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import coft
 from coft.core.errors import UserError
-from coft.core.files import check_disk_space, ensure_folder, replacing
+from coft.core.files import IMAGE_SUFFIXES, check_disk_space, ensure_folder, replacing
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
 from coft.core.untrusted import MISSING, read_text
@@ -112,16 +112,11 @@ def _check_unclaimed(folder: Path, flag: str) -> None:
             f"output folder {folder} has {there[0]} and no {CONFIG}, so it is no run's, and a run would replace that; "
             f"choose another {flag}"
         )
-    if pictures := sorted(path.name for path in folder.iterdir() if is_picture(path)):
+    entries = chain(folder.glob("*"), folder.glob("*/*"))  # often in a folder for each class
+    if picture := next((path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES), None):
         raise UserError(
-            f"output folder {folder} has {pictures[0]} and no {CONFIG}, so it is a folder of images; "
-            f"choose another {flag}"
+            f"output folder {folder} has images, such as {picture.name}, and no {CONFIG}; choose another {flag}"
         )
-
-
-def is_picture(path: Path) -> bool:
-    """Return whether the name of a path is that of an image file."""
-    return (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
 
 
 def _check_same_experiment(saved: Mapping[str, Any], present: Mapping[str, Any], folder: Path, flag: str) -> None:

@@ -23,6 +23,7 @@ ABANDONED = 3600  # seconds after which a draft counts as left behind by a kille
 PATIENCE = 5.0  # seconds to wait for a reader of a pipe
 LEAST_ROOM = 4 << 20  # bytes
 CSV_END = "\r\n"
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}  # those that are read
 MOST_LINKS = 40  # length of a chain of symbolic links, as in the system
 LONGEST_STEM = 64  # characters of the target's stem in a draft's name, which must not exceed the system's limit
 

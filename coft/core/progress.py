@@ -14,7 +14,6 @@ from typing import Any
 from tqdm.auto import tqdm
 
 user_log = logging.getLogger("coft.said")  # messages for the user; other loggers of the library are for the log file
-DELAY = 2.0  # seconds until a bar appears
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
@@ -112,19 +111,12 @@ def bars_are_seen() -> bool:
 
 
 def bar(items: Iterable[Any] | None = None, title: str = "", total: int | None = None) -> Any:
-    """Return a tqdm progress bar, which is shown only on a terminal or in a notebook, and only if it takes a while.
+    """Return a tqdm progress bar, which is shown only on a terminal or in a notebook.
 
     Args:
         items: Items to iterate over; None if `update` is called by hand.
         title: Text in front of the bar.
         total: Number of items, if they have no length.
     """
-    return tqdm(
-        items,
-        title,
-        total,
-        leave=False,
-        dynamic_ncols=True,
-        delay=DELAY,
-        disable=not (_shown.get() and bars_are_seen()),
-    )
+    shown = _shown.get() and bars_are_seen()
+    return tqdm(items, title, total, leave=False, dynamic_ncols=True, disable=not shown)

@@ -178,20 +178,21 @@ def _unique(rows: Mapping[str, list[str]], source: str) -> Classes:
         for word in (name, *synonyms):
             if not any(letter.isprintable() for letter in word):
                 beside = f", beside a {BAR!r}" if synonyms else ""
-                raise UserError(f"{source}: {place} is empty{beside}; give it one, or take it out")
+                raise UserError(f"{source}: {place}: a name is empty{beside}; write one, or take it out")
             if has_controls(word):
                 raise UserError(
                     f"{source}: {place}, {word!r}, has a tab or a line break, or another control character; take it out"
                 )
             if len(word) > MAX_NAME_LENGTH:
                 raise UserError(
-                    f"{source}: {place} has {len(word):,} characters, at most {MAX_NAME_LENGTH}; shorten it"
+                    f"{source}: {place}: a name has {len(word):,} characters, at most {MAX_NAME_LENGTH}; shorten it"
                 )
         if wrong := next(filter(has_controls, sentences), None):
             raise UserError(f"{source}: a sentence of {name!r}, {wrong[:80]!r}, has a control character; take it out")
         for word in (name, *synonyms):
             if (plain := _plain(word)) in places:
-                raise UserError(f"{source}: {place}, {word!r}, is listed twice: see {places[plain]}; remove one")
+                first = "" if places[plain] == place else f" (first: {places[plain]})"
+                raise UserError(f"{source}: {place}, {word!r}, is listed twice{first}; remove one")
             places[plain] = place
         classes.names.append(name)
         if synonyms:

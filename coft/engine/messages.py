@@ -122,7 +122,7 @@ def report_names(folder: Path | None) -> bool:
         return False
     table = read_table(folder / DOUBTFUL)
     names = [f"{name} ({reasons})" for name, reasons in zip(table["class"], table["reasons"], strict=True)]
-    user_log.info("Names that may be wrong, see the report: %s", some_of(names))
+    user_log.info("Names that may be wrong: %s", some_of(names))
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -228,6 +227,12 @@ class Session:
         guarded = self.spec.trainer in CALIBRATED and self.cfg.TRAIN.GUARD and self.method.trains
         return guarded and self.settings.clean_rule == "softmax"
 
+    @property
+    def seconds(self) -> float:
+        """Duration of the run so far. That of a resumed run with two peers includes the time before it was stopped."""
+        begun = [self.context.started, *([self.log.started] if self.log else [])]
+        return time.monotonic() - min(begun)
+
     def write_summary(self, folder: Path, **more: Any) -> None:
         """Write `summary.json`.
 
@@ -235,7 +240,6 @@ class Session:
             folder: Output folder.
             **more: Entries of the driver. They replace entries of the same name; others are appended.
         """
-        started = min(self.context.started, self.log.started if self.log else math.inf)  # of a resumed run: earlier
         content = {
             "trainer": self.spec.trainer,
             "dataset": self.task.title,
@@ -247,7 +251,7 @@ class Session:
             "ensemble": self.method.ensemble_size,
             **({} if self.method.trains else UNTRAINED_ENTRY),
             "calibrated": self.calibrated,
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(self.seconds, 1),
             "results": self.results,
             "device": str(self.device),
             "versions": versions(self.task.toolbox),

@@ -12,9 +12,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from coft.core import untrusted
 from coft.core.errors import UserError
+from coft.core.files import IMAGE_SUFFIXES
 from coft.core.sanitize import one_line
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}  # suffixes of image files
+SUFFIXES = IMAGE_SUFFIXES
 # Only these formats are decoded, whatever the file is named: Pillow would run Ghostscript on PostScript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 MAX_ASPECT_RATIO = 100  # maximum aspect ratio; resizing the shorter side of a longer strip would take gigabytes

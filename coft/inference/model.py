@@ -148,10 +148,10 @@ class AdaptedModel:
         Raises:
             UserError: If the file cannot be read as an image.
         """
-        if not isinstance(image, Image.Image):
-            path = Path(image)
-            image = decode_image(read_bytes(path), path, self.decoding)
-        return self._view(rgb(image))
+        if isinstance(image, Image.Image):
+            return self._view(self.decoding.shrink(rgb(image)))
+        path = Path(image)
+        return self._view(decode_image(read_bytes(path), path, self.decoding))
 
     def batch(self, views: Sequence[Tensor]) -> Tensor:
         """Normalize views into the input of the encoders, on the model's device.

@@ -236,7 +236,7 @@ def run(
             if sorter:
                 row = put_into_folder(sorter, outcome.source.path, row)
                 failed += not row[sorter.done]
-                counts[row["class"]] += bool(row[sorter.done])
+                counts.update([sorter.names[row["class"]]] if row[sorter.done] else [])
             try:
                 if shows_rows:
                     write_row(file, row)

@@ -59,13 +59,15 @@ class Sorter:
     Attributes:
         journal: File that records every change.
         done: Name of the row's column with the new path of a file.
+        names: Folder names by class.
+        is_new: Whether the parent folder was made.
 
     Raises:
         UserError: If the folder cannot be written to, or a class folder in it is a link.
     """
 
     def __init__(self, folder: Path, classes: Sequence[str], link: bool) -> None:
-        is_new = not folder.exists()
+        self.is_new = not os.path.lexists(folder)
         ensure_folder(folder, "--link" if link else "--move")
         self.folder, self.link = folder.resolve(), link
         self.done = "linked_to" if link else "moved_to"
@@ -80,7 +82,7 @@ class Sorter:
             )  # fmt: skip
             self._file = self.journal.open("x", encoding="utf-8", errors="surrogateescape")
             try:
-                self._note({"format": FORMAT, "link": link, "made": is_new})
+                self._note({"format": FORMAT, "link": link, "made": self.is_new})
             except OSError:  # such as a full disk
                 with suppress(OSError):  # closing flushes the buffer, which may fail again
                     self._file.close()
@@ -100,6 +102,9 @@ class Sorter:
                 with suppress(OSError):  # the folder is not empty
                     path.rmdir()
             self.journal.unlink()
+            if self.is_new:
+                with suppress(OSError):  # the folder is not empty
+                    self.folder.rmdir()
         return is_kept
 
     def put(self, path: Path, name: str) -> Path:

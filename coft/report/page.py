@@ -46,7 +46,7 @@ FILES = (
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
+def page(run: RunFolder, signals: list[names.Signals] | None = None, unlike: pd.DataFrame | None = None) -> bytes:
     """Render the page of a run as UTF-8.
 
     The page has at most `LIMIT` bytes, unless it is longer even without pictures.
@@ -54,14 +54,17 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
     Args:
         run: The run.
         signals: Signals of each class, as `measured` returns them. Default: measured here.
+        unlike: Images unlike the rest, as `unlike_the_rest` returns them, at least `SHOWN_FIRST` if there are as many.
+            Default: computed here.
     """
     signals = measured(run) if signals is None else signals
+    unlike = unlike_the_rest(run, SHOWN_FIRST) if unlike is None else unlike.head(SHOWN_FIRST)
     pictures = Pictures(run.images, run.folder)
     suspects = names.suspects(signals)
     blocks = {
         "suspects": [suspect_block(run, suspect, pictures) for suspect in suspects[:SUSPECTS]],
         "unsure": images_block(least_sure(run, SHOWN_FIRST), "least sure", pictures),
-        "unlike": images_block(unlike_the_rest(run, SHOWN_FIRST), "unlike the rest", pictures),
+        "unlike": images_block(unlike, "unlike the rest", pictures),
         "duplicates": duplicate_blocks(run, pictures),
         "gallery": gallery(run, pictures, [suspect.label for suspect in suspects]),
     }
@@ -78,9 +81,11 @@ def page(run: RunFolder, signals: list[names.Signals] | None = None) -> bytes:
         "columns": columns(rows),
         "classes": len(run.classes),
         "signals": bool(signals),
+        "compared": 0 if run.evidence is None else len(run.evidence.sample),
+        "images": len(run.images),
         "own_images": run.summary.get("dataset") == "Folder",
         "suspect_count": len(suspects),
-        "run": shlex.quote(str(run.folder)),
+        "run": shlex.quote(str(run.folder.absolute())),
         "few": some_of([short(run.classes[label]) for label in names.few(signals)]),
         "panels": panels(run.epochs),
         "maps": maps(run),

@@ -151,7 +151,7 @@ def estimate(summary: Mapping[str, Any], confidence: float, suspects: int = 0) -
     if not suspects:
         return Figure("Estimated accuracy", confidence, f"{meaning} if no name is wrong or missing")
     doubt = f"{counted(suspects, 'name')} may be wrong, and then it is lower"
-    return Figure("Accuracy if names are right", confidence, f"{meaning}; {doubt}")
+    return Figure("Accuracy if these names are right", confidence, f"{meaning}; {doubt}")
 
 
 def class_rows(run: RunFolder, signals: list[Signals]) -> list[ClassRow]:

@@ -43,16 +43,19 @@ def write_report(folder: Path) -> Path:
         log.warning("%s", notice)
     count, columns = min(MAX_LISTED, max(SHOWN_FIRST, len(run.images) // 10)), ["path", "class", "confidence"]
     unsure, unlike = least_sure(run, count), unlike_the_rest(run, count)
-    if len(unsure):  # written before the page, which links to the files that exist
-        write_table(unsure[columns], folder / LEAST_SURE, float_format="%.6f")
-    if len(unlike):
-        write_table(unlike[[*columns, "likeness"]], folder / UNLIKE, float_format="%.6f")
     signals = measured(run)
     doubtful = [(run.classes[suspect.label], "; ".join(suspect.reasons)) for suspect in suspects(signals)]
-    (folder / DOUBTFUL).unlink(missing_ok=True)
-    if doubtful:
-        write_table(pd.DataFrame(doubtful, columns=["class", "reasons"]), folder / DOUBTFUL)
-    content = page(run, signals)
+    lists = {  # written before the page, which links to the files that exist
+        LEAST_SURE: unsure[columns],
+        UNLIKE: unlike[[*columns, "likeness"]],
+        DOUBTFUL: pd.DataFrame(doubtful, columns=["class", "reasons"]),
+    }
+    for name, table in lists.items():
+        if len(table):
+            write_table(table, folder / name, float_format="%.6f")
+        else:
+            (folder / name).unlink(missing_ok=True)
+    content = page(run, signals, unlike)
     with replacing(folder / NAME) as draft:
         draft.write_bytes(content)
     return folder / NAME

@@ -30,7 +30,7 @@ class Suggestion:
     Attributes:
         label: Label of the class.
         other: Label of the class to merge it into; its own label to split it, -1 to drop it.
-        text: Reason.
+        text: Reason, in one or two sentences.
     """
 
     label: int
@@ -117,7 +117,7 @@ def _suggest(suspect: names.Suspect, class_names: list[str], of_two_kinds: list[
     """
     label, rival, name = suspect.label, suspect.signals.rival, class_names[suspect.label]
     elsewhere = [f"“{other}”" for other in of_two_kinds if other != name]
-    missing = f" Its own images may be in {some_of(elsewhere)}: try another word." if elsewhere else ""
+    missing = f" Images of “{name}” may be in {some_of(elsewhere)}: try another word for it." if elsewhere else ""
     suggestions = {
         "another name fits better": lambda: Suggestion(
             label, rival, f"“{class_names[rival]}” fits the images of “{name}” better than that name does.{missing}"

@@ -1,4 +1,4 @@
-"""Full fine-tuning of image encoders on given labels: common base of self-training and its kin."""
+"""Full fine-tuning of image encoders: common base of self-training, MUST, DPA, LaFTer and full supervision."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from coft.core.errors import UserError
 from datasets.pacs import CLASSNAMES, TEMPLATES
 from tests.datasets.data_roots import write_image
 from tests.trainers.runs import Run, read_summary
@@ -28,8 +27,3 @@ def test_a_run_uses_the_templates_and_the_name_of_its_domain(run: Run, drawings:
     trainer = run("ZeroshotCLIP", root=drawings, DATASET__NAME="PACSDomain", DATASET__DOMAIN=domain)
     assert trainer.session.task.templates == TEMPLATES[domain]
     assert read_summary(trainer)["dataset"] == f"PACS {domain}"
-
-
-def test_a_value_that_dassl_refuses_is_a_mistake_of_the_user(run: Run) -> None:
-    with pytest.raises(UserError, match=r"a value of INPUT or DATALOADER: .*[kK]ernel"):
-        run("ZeroshotCLIP", INPUT__TRANSFORMS=["gaussian_blur"], INPUT__GB_K=4)

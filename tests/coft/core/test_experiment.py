@@ -63,11 +63,13 @@ def test_a_folder_with_checkpoints_but_no_config_is_refused(tmp_path: Path) -> N
         claim(settings(tmp_path))
 
 
-def test_a_folder_of_images_is_no_output_folder(tmp_path: Path) -> None:
-    (tmp_path / "IMG_1.JPG").touch()
-    with pytest.raises(UserError, match=r"has IMG_1.JPG and no config.yaml, so it is a folder of images; choose"):
+@pytest.mark.parametrize("name", ["IMG_1.JPG", "cats/a.webp"])
+def test_a_folder_of_images_is_no_output_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=rf"has images, such as {Path(name).name}, and no config.yaml; choose another"):
         claim(settings(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["IMG_1.JPG"]
+    assert not (tmp_path / "config.yaml").exists()
 
 
 def test_nan_and_infinity_are_written_as_null(tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import logging
+import os
+import pty
+import struct
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from coft.core.progress import lines, log_file, user_log
+from coft.core.progress import bars_are_seen, lines, log_file, user_log
 
 log = logging.getLogger("coft.of_a_test")
 
@@ -71,3 +76,12 @@ def test_a_log_file_has_all_records_and_other_handlers_stay(monkeypatch: pytest.
     assert path.read_text() == "an earlier part\nfor a person\nfor the log\nWarning: of note\n"
     assert stream.getvalue() == "for a person\nof note\n"
     assert logging.getLogger("coft").propagate and not logging.getLogger("coft").handlers
+
+
+@pytest.mark.parametrize(("columns", "seen"), [(0, False), (80, True)])
+def test_a_terminal_without_width_shows_no_bars(columns: int, seen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(terminal, "w") as stream, os.fdopen(master):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert bars_are_seen() == seen

@@ -98,7 +98,6 @@ def test_a_terminal_has_a_single_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
     terminal, clock = Terminal(), Clock()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr("coft.core.progress.DELAY", 0)
     progress = RunProgress(lambda: EPOCHS, clock)
     with show_progress(progress, "CoFT"):
         list(bar(range(3), "a part"))

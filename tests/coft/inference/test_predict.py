@@ -162,9 +162,9 @@ def test_a_terminal_shows_counts_instead_of_rows_while_files_are_sorted(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert main([str(finished_run), str(pictures), "--link", str(tmp_path / "links")]) == 0
     printed = capsys.readouterr()
-    counts = {name: len(list((tmp_path / "links").glob(f"{folder}/*"))) for name, folder in FOLDERS.items()}
+    counts = {folder: len(list((tmp_path / "links").glob(f"{folder}/*"))) for folder in FOLDERS.values()}
     assert printed.out == "" and sum(counts.values()) == 11
-    assert all(f"{name} {count}" in printed.err for name, count in counts.items() if count)
+    assert all(f"{folder} {count}" in printed.err for folder, count in counts.items() if count)
 
 
 def test_files_are_moved_though_the_pipe_is_closed(

@@ -229,4 +229,4 @@ def test_a_sort_of_no_file_leaves_no_journal_and_no_folder(
     for name in ("cat", "sea"):
         with pytest.raises(UserError, match="stays where it is"):
             sorter.put(files / "y.jpg", name)
-    assert not sorter.close() and not list((tmp_path / "to").iterdir())
+    assert not sorter.close() and not (tmp_path / "to").exists()

@@ -38,10 +38,10 @@ def test_likeness_is_the_mean_cosine_with_the_nearest_images(run: Path) -> None:
     for i in range(60):
         cosine = sorted((float(rows[i] @ rows[j]) for j in range(60) if j != i), reverse=True)
         naive.append(sum(cosine[:NEIGHBOURS]) / NEIGHBOURS)
-    found = unlike_the_rest(folder, 10)
-    assert [int(Path(path).stem) for path in found["path"]] == list(np.argsort(naive)[:10])
-    np.testing.assert_allclose(found["likeness"], np.sort(naive)[:10], atol=1e-6)
-    assert {int(Path(path).stem) for path in found["path"][:3]} == {0, 1, 2}
+    least_alike = unlike_the_rest(folder, 10)
+    assert [int(Path(path).stem) for path in least_alike["path"]] == list(np.argsort(naive)[:10])
+    np.testing.assert_allclose(least_alike["likeness"], np.sort(naive)[:10], atol=1e-6)
+    assert {int(Path(path).stem) for path in least_alike["path"][:3]} == {0, 1, 2}
 
 
 def test_without_features_there_are_none(tmp_path: Path) -> None:

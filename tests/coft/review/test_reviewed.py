@@ -73,9 +73,9 @@ def test_a_class_is_split_into_similar_images(run_folder: Path) -> None:
         ([["a"], ["b|c"]], "separates synonyms"),
         ([["a"], ["x" * 201]], "0 to 200 characters"),
         ([["a"], ["b\nc"]], "without control characters"),
-        ([["a"], [" "]], "name 2 is empty"),
+        ([["a"], [" "]], "name 2: a name is empty"),
         ([["a"], ["b", "A"]], "'A', is listed twice"),
-        ([["a b"], ["A_B"]], "name 2, 'A_B', is listed twice: see name 1"),
+        ([["a b"], ["A_B"]], "name 2, 'A_B', is listed twice (first: name 1); remove one"),
     ],
 )
 def test_bad_classes_are_refused(content: object, message: str) -> None:
@@ -168,5 +168,5 @@ def test_a_bad_name_points_to_a_class_of_two_kinds(run_folder: Path, monkeypatch
     good, bad, two = Signals(20, fit=0.3, rival=0, kinds=1.0), Signals(20, fit=-0.1, rival=1), Signals(60, kinds=3.0)
     monkeypatch.setattr("coft.review.reviewed.measured", lambda run: [two, good, bad, good, good])
     texts = {(each.label, each.other): each.text for each in read_reviewed(run_folder).suggestions()}
-    assert texts[2, 1].endswith(f"Its own images may be in “{CLASSES.names[0]}”: try another word.")
+    assert texts[2, 1].endswith(f"Images of “hill” may be in “{CLASSES.names[0]}”: try another word for it.")
     assert texts[0, 0] == f"“{CLASSES.names[0]}” may be two kinds of images: is a name missing?"
