@@ -113,7 +113,7 @@ class Merger:
         keys = [key for key in self.keys if self._may_be_meant(key)]
         if same := [key for key in keys if key.endswith(f".{name}")]:
             return f"unknown config key {name!r}; did you mean {' or '.join(map(repr, same))}?"
-        return f"unknown config key {name!r}; {did_you_mean(name, keys)}"
+        return f"unknown config key {name!r}; {did_you_mean(name, [*keys, *sorted(self.sections)])}"
 
     def _may_be_meant(self, key: str) -> bool:
         of_a_trainer = key.startswith("TRAINER.") and key != "TRAINER.NAME"
