@@ -132,9 +132,7 @@ def test_mistakes_are_one_line(
 def test_class_names_with_meanings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLED_FROM", str(tmp_path))
     path = tmp_path / "classes.txt"
-    lines = (
-        "\ufeffcrane\tA bird.\tNo machine.\n\n Guinea_Pig \r\nCrane\tlifts things\nn01440764 tench\nn01440765 tench\n"
-    )
+    lines = "\ufeffcrane\tA bird.\tNo machine.\n\n Guinea_Pig \r\nn01440764 tench\nn01440765 tench\n"
     path.write_bytes(lines.encode())
     classes = named_classes("classes.txt")
     assert classes == [NamedClass("crane", "A bird. No machine"), NamedClass("Guinea_Pig"), NamedClass("tench")]
