@@ -10,7 +10,7 @@ import pandas as pd
 WIDTH, HEIGHT = 360, 200  # size of the plot area in SVG units
 TICKS = 4  # approximate number of intervals on the y axis
 MAX_MAGNITUDE = 1e15  # magnitude from which values are not drawn
-PANELS = {  # title, the columns of its curves with their names
+PANELS = {  # names of the curves, by title of the panel and by column
     "Test accuracy, %": {"accuracy_peer_a": "peer A", "accuracy_peer_b": "peer B", "accuracy_both": "both"},
     "Pseudo-labels, %": {
         "coverage": "kept by the filter",
