@@ -144,7 +144,7 @@ class Engine:
         }
         if not streams:
             return ()
-        args = method.view(self.phase), streams, method.steps(self.phase), *method.key(method.epoch)
+        args = method.views(self.phase), streams, method.steps(self.phase), *method.key(method.epoch)
         num_fixed_views = method.num_fixed_views(self.phase)
         return self.images.batches(*args, num_fixed_views=num_fixed_views, fixed_key=method.key(0))
 

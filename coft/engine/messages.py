@@ -13,7 +13,6 @@ from coft.core.progress import user_log
 from coft.core.sanitize import some_of
 from coft.core.untrusted import read_table
 from coft.core.words import about, counted
-from coft.images.views import num_views
 from coft.labelling.calibration import estimated_range
 from coft.report.formatting import duration
 
@@ -69,7 +68,7 @@ def estimated_seconds(session: Session) -> float:
     models, views = max(1, len(method.models)), getattr(session.settings, "label_views", 1)
     epochs = session.progress.epochs
     steps, last = sum(epoch.steps for epoch in epochs), [epoch for epoch in epochs if epoch.phase == epochs[-1].phase]
-    more = num_views(method.view(epochs[-1].phase)) - 1
+    more = len(method.views(epochs[-1].phase)) - 1
     labellings = 1 + sum(method.is_due(epoch) for epoch in range(method.epochs))
     of_step = FORWARDS_PER_STEP if engine.bank is None else FORWARDS_PER_STEP_CACHED
     size = min(images.batch_size, len(images))

@@ -16,7 +16,7 @@ from coft.core.progress import bar
 from coft.core.seeding import derive, generator
 from coft.core.world import SINGLE_PROCESS, World
 from coft.images.unlabeled import UnlabeledPool
-from coft.images.views import VIEWS, Inputs, View, label_view, normalize
+from coft.images.views import Inputs, View, label_view, normalize, view_of
 
 Draw = tuple[str, int, int]  # name of the source, index of the image, number of its previous draws
 ALL = "all"
@@ -165,14 +165,14 @@ class UnlabeledImages:
         size = max(1, self.test_batch_size // num_views)
         draws = [(ALL, i, 0) for i in chosen]
         kind = "plain" if num_views == 1 else f"{num_views} views"
-        view = VIEWS["plain"](self.inputs) if num_views == 1 else label_view(self.inputs, num_views)
+        view = view_of(self.inputs, ["plain"]) if num_views == 1 else label_view(self.inputs, num_views)
         batches = [draws[i : i + size] for i in range(0, len(draws), size)]
         views = Views(self.pool, kind, view, (*key, ALL), self.kept)
         yield from bar(self._loader(views, batches), "unlabeled images")
 
     def batches(
         self,
-        view: str,
+        kinds: Sequence[str],
         streams: Mapping[str, Sequence[Source]],
         steps: int,
         *key: int | str,
@@ -182,7 +182,7 @@ class UnlabeledImages:
         """Return a loader of training batches for several models, each with its own images and order.
 
         Args:
-            view: A name of `VIEWS`.
+            kinds: Kinds of views of an image: keys of `coft.images.views.VIEWS`.
             streams: Sources of each model's batches, by model. A batch concatenates the draws of all its sources.
             steps: Number of batches. A source whose images run out starts again, in another order.
             *key: Random key of these batches: seed, phase, epoch.
@@ -195,7 +195,9 @@ class UnlabeledImages:
         draws = DrawSampler(streams, steps, key, self.world)
         # Views that are not fixed are kept for one epoch if several models may draw an image. Workers share no cache.
         kept = self.kept if num_fixed_views else ViewCache() if len(streams) > 1 and not self.num_workers else None
-        views = Views(self.pool, view, VIEWS[view](self.inputs), key, kept, num_fixed_views, fixed_key)
+        views = Views(
+            self.pool, " and ".join(kinds), view_of(self.inputs, kinds), key, kept, num_fixed_views, fixed_key
+        )
         return RankSampler(self._loader(views, draws), draws)
 
     def _loader(self, views: Views, batches: Any) -> DataLoader:

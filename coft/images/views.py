@@ -78,12 +78,6 @@ def strong_view(inputs: Inputs) -> View:
     return weak_view(inputs, v2.RandAugment(num_ops=2, magnitude=9))
 
 
-def strong_and_weak_view(inputs: Inputs) -> View:
-    """Return a view that stacks a strong and a weak view of the same image. Shape (2, 3, size, size)."""
-    strong, weak = strong_view(inputs), weak_view(inputs)
-    return View(strong.fixed, partial(_stack_views, [strong.rest, weak.rest]))
-
-
 def label_view(inputs: Inputs, count: int) -> View:
     """Return a view that stacks the plain view and `count - 1` weak views. Shape (count, 3, size, size)."""
     return View(None, partial(_stack_views, [plain_view(inputs), *[weak_view(inputs)] * (count - 1)]))
@@ -97,13 +91,22 @@ VIEWS: dict[str, Callable[[Inputs], View]] = {
     "plain": plain_view,
     "weak": weak_view,
     "strong": strong_view,
-    "strong and weak": strong_and_weak_view,
 }
 
 
-def num_views(kind: str) -> int:
-    """Return how many views of an image a kind, a key of `VIEWS`, stacks."""
-    return len(kind.split(" and "))
+def view_of(inputs: Inputs, kinds: Sequence[str]) -> View:
+    """Return a view of one or several kinds.
+
+    Args:
+        inputs: Input format and kind of augmentation.
+        kinds: Keys of `VIEWS`. Several kinds must share their fixed stage, as "strong" and "weak" do.
+
+    Returns:
+        The view; with several kinds, their views of the same image are stacked. Shape (3, size, size), or (len(kinds),
+        3, size, size).
+    """
+    views = [VIEWS[kind](inputs) for kind in kinds]
+    return views[0] if len(views) == 1 else View(views[0].fixed, partial(_stack_views, [view.rest for view in views]))
 
 
 def _natural(size: int, mode: InterpolationMode) -> tuple[Transforms, Transforms]:

@@ -265,9 +265,9 @@ class Method:
         """Return the number of steps in an epoch of a phase."""
         return self.engine.images.steps(len(self.engine.images))
 
-    def view(self, phase: int) -> str:
-        """Return the kind of views that a phase trains on: a key of `coft.images.views.VIEWS`."""
-        return "strong"
+    def views(self, phase: int) -> Sequence[str]:
+        """Return the kinds of views of an image that a phase trains on: keys of `coft.images.views.VIEWS`."""
+        return ["strong"]
 
     def num_fixed_views(self, phase: int) -> int:
         """Return how many views of an image a phase draws from; 0: new ones in each epoch, the same for all models."""

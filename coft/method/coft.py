@@ -5,7 +5,7 @@ Read `CoFT` from top to bottom: seeds, Phase I, Phase II, the loss of a step, pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -254,9 +254,9 @@ class CoFT(TwoPhases):
         predicted = labeller.label[labels.index] == labels.label
         return replace(labels, label=torch.where(predicted, label, labels.label))
 
-    def view(self, phase: int) -> str:
-        """Return the kind of views: weak in Phase I, a strong and a weak one of each image in Phase II."""
-        return "weak" if phase == 1 else "strong and weak"
+    def views(self, phase: int) -> Sequence[str]:
+        """Return the kinds of views of an image: a weak one in Phase I, a strong and a weak one in Phase II."""
+        return ["weak"] if phase == 1 else ["strong", "weak"]
 
     # ---------------------------------------------------------------- negative vectors
 

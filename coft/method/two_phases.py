@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -93,9 +93,9 @@ class TwoPhases(Method):
             return self.engine.images.steps(self.num_images)
         return steps_of_phase1(self.engine.images.steps(self.images_of_phase1()), self.settings.phase1)
 
-    def view(self, phase: int) -> str:
-        """Return the kind of views: weak in Phase I, strong in Phase II."""
-        return "weak" if phase == 1 else "strong"
+    def views(self, phase: int) -> Sequence[str]:
+        """Return the kinds of views of an image: a weak one in Phase I, a strong one in Phase II."""
+        return ["weak" if phase == 1 else "strong"]
 
     def num_fixed_views(self, phase: int) -> int:
         """Return the number of views of an image to draw from: few in Phase I, without limit in Phase II.

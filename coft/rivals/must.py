@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,9 @@ class MUST(FullTuning):
         if not epoch:
             self.labels = dict(self.label())
 
-    def view(self, phase: int) -> str:
-        """Return the kind of views: a strong and a weak one of each image."""
-        return "strong and weak"
+    def views(self, phase: int) -> Sequence[str]:
+        """Return the kinds of views of an image: a strong and a weak one."""
+        return ["strong", "weak"]
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
         """Compute cross-entropy on confident labels and the fairness term."""

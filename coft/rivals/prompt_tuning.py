@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,9 +117,9 @@ class PromptTuning(Method):
         """Return the steps of an epoch: a pass over the pseudo-labels."""
         return self.engine.images.steps(len(self.labels["prompt_learner"].index))
 
-    def view(self, phase: int) -> str:
-        """Return the kind of views: weak."""
-        return "weak"
+    def views(self, phase: int) -> Sequence[str]:
+        """Return the kinds of views of an image: a weak one."""
+        return ["weak"]
 
     # ---------------------------------------------------------------- a step
 

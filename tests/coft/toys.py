@@ -79,7 +79,7 @@ class ToyImages:
 
     def batches(
         self,
-        view: str,
+        kinds: Sequence[str],
         streams: Mapping[str, Sequence[Source]],
         steps: int,
         *key: int | str,
@@ -95,15 +95,16 @@ class ToyImages:
         }
         return [
             {
-                model: self._drawn(view, [d for draw, n in each for d in islice(draw, n)], of_draw)
+                model: self._drawn(kinds, [d for draw, n in each for d in islice(draw, n)], of_draw)
                 for model, each in draws.items()
             }
             for _ in range(steps)
         ]
 
-    def _drawn(self, view: str, draws: Sequence[tuple[str, int, int]], of_draw: Callable[..., Any]) -> DrawnBatch:
+    def _drawn(
+        self, kinds: Sequence[str], draws: Sequence[tuple[str, int, int]], of_draw: Callable[..., Any]
+    ) -> DrawnBatch:
         position = torch.arange(len(draws))[self.world.part(len(draws))]
-        kinds = view.split(" and ")
         rows = [[self.noisy(d[1], v, *of_draw(d)) for v in kinds] for d in (draws[p] for p in position.tolist())]
         views = torch.stack([torch.stack(row) for row in rows]) if rows else None
         index = torch.tensor([index for _, index, _ in draws])

@@ -17,7 +17,7 @@ from coft.core.world import World
 from coft.engine.inputs import inputs_of
 from coft.images.batches import DrawnBatch, Source, UnlabeledImages, ViewCache, endless_draws
 from coft.images.unlabeled import UnlabeledPool
-from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize
+from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize, view_of
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def paths(shapes: Path) -> list[str]:
 CLIP_INPUTS = Inputs(32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 
 
-def tensors(images: UnlabeledImages, view: str = "weak") -> list[torch.Tensor]:
+def tensors(images: UnlabeledImages, *kinds: str) -> list[torch.Tensor]:
     streams = {"a": [Source("a", torch.arange(0, 10), 10)], "b": [Source("b", torch.arange(10, 25), 15)]}
-    loader = images.batches(view, streams, 4, 1, "epoch", 3)
+    loader = images.batches(kinds, streams, 4, 1, "epoch", 3)
     return [x for batch in loader for name in ("a", "b") for x in (batch[name].index, batch[name].views)]
 
 
@@ -43,24 +43,24 @@ def test_the_order_depends_on_content_only(paths: list[str], tmp_path: Path) -> 
     assert pixels[0] == pixels[1]
 
 
-@pytest.mark.parametrize("view", ["weak", "strong"])
-def test_batches_do_not_depend_on_workers_cache_or_global_random_state(paths: list[str], view: str) -> None:
+@pytest.mark.parametrize("kinds", [["weak"], ["strong"]])
+def test_batches_do_not_depend_on_workers_cache_or_global_random_state(paths: list[str], kinds: list[str]) -> None:
     torch.manual_seed(0)
-    first = tensors(UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, 20), view)
+    first = tensors(UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, 20), *kinds)
     torch.manual_seed(99)
-    second = tensors(UnlabeledImages(UnlabeledPool(paths, cache_bytes=0), CLIP_INPUTS, 20, num_workers=2), view)
+    second = tensors(UnlabeledImages(UnlabeledPool(paths, cache_bytes=0), CLIP_INPUTS, 20, num_workers=2), *kinds)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("view", ["weak", "strong", "strong and weak"])
+@pytest.mark.parametrize("kinds", [["weak"], ["strong"], ["strong", "weak"]])
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
-def test_cached_parts_of_views_change_no_bit(paths: list[str], kind: str, view: str) -> None:
+def test_cached_parts_of_views_change_no_bit(paths: list[str], kind: str, kinds: list[str]) -> None:
     inputs = replace(CLIP_INPUTS, size=48, augment=kind)
     cached_pool, uncached_pool = UnlabeledPool(paths), UnlabeledPool(paths, cache_bytes=0)
     for _ in range(2):  # the second time from the cache
-        batches = [tensors(UnlabeledImages(pool, inputs, 20), view) for pool in (cached_pool, uncached_pool)]
+        batches = [tensors(UnlabeledImages(pool, inputs, 20), *kinds) for pool in (cached_pool, uncached_pool)]
         assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
-    make, image = VIEWS[view](inputs), cached_pool.image(3)
+    make, image = view_of(inputs, kinds), cached_pool.image(3)
     kept = [cached_pool.prepared(3, make) for _ in range(2)]
     assert (kept[0] is kept[1]) == (kind == "symbols") and uncached_pool.prepared(3, make) is not kept[0]
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def test_augmentations_differ_between_draws_and_epochs_but_not_between_peers(pat
     images, index = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, 20), torch.tensor([3])
 
     def views(*key: Any) -> list[torch.Tensor]:
-        loader = images.batches("weak", {name: [Source(name, index, 1)] for name in "ab"}, 2, *key)
+        loader = images.batches(["weak"], {name: [Source(name, index, 1)] for name in "ab"}, 2, *key)
         return [batch[peer].views for batch in loader for peer in ("a", "b")]
 
     drawn = [*views(1, 0), *views(1, 1), *views(2, 0)]
@@ -86,7 +86,7 @@ def test_with_few_views_all_epochs_draw_from_the_same_views(paths: list[str]) ->
     images, streams = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS), {"a": [Source("a", torch.arange(2), 2)]}
 
     def drawn(epoch: int) -> list[tuple[int, bytes]]:
-        loader = images.batches("weak", streams, 20, 1, epoch, fixed_key=(1, 0), num_fixed_views=3)
+        loader = images.batches(["weak"], streams, 20, 1, epoch, fixed_key=(1, 0), num_fixed_views=3)
         return [(int(i), v.numpy().tobytes()) for b in loader for i, v in zip(b["a"].index, b["a"].views, strict=True)]
 
     first, second = drawn(0), drawn(1)
@@ -103,7 +103,7 @@ def test_parts_of_all_processes_form_the_batches_of_one(paths: list[str], size: 
 
     def batches(world: World) -> list[dict[str, DrawnBatch]]:
         images = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, world=world)
-        loader = images.batches("weak", streams, 3, 1, 0)
+        loader = images.batches(["weak"], streams, 3, 1, 0)
         assert len(loader) == 3
         return list(loader)
 
@@ -184,7 +184,7 @@ def test_a_changed_image_is_named(paths: list[str], tmp_path: Path) -> None:
 def test_the_view_cache_is_limited_and_changes_no_bit(paths: list[str]) -> None:
     def views(kept: ViewCache) -> list[torch.Tensor]:
         images = UnlabeledImages(UnlabeledPool(paths), CLIP_INPUTS, kept=kept)
-        epochs = (images.batches("weak", streams, 3, 1, epoch, num_fixed_views=2) for epoch in (0, 1))
+        epochs = (images.batches(["weak"], streams, 3, 1, epoch, num_fixed_views=2) for epoch in (0, 1))
         drawn = [b["a"].views for batches in epochs for b in batches]
         return [*drawn, *images.plain(None, 2, (1,)), *images.plain(None, 2, (1,)), *images.plain()]
 
@@ -204,7 +204,7 @@ def test_a_view_of_an_epoch_is_made_once_for_two_models(paths: list[str], monkey
     images, streams = UnlabeledImages(pool, CLIP_INPUTS), {n: [Source(n, torch.arange(6), 2)] for n in "ab"}
     for epoch in (0, 1):
         views: dict[str, dict[int, torch.Tensor]] = {"a": {}, "b": {}}
-        for batch in images.batches("strong", streams, 3, 1, epoch):
+        for batch in images.batches(["strong"], streams, 3, 1, epoch):
             for name, part in batch.items():
                 views[name] |= dict(zip(part.index.tolist(), part.views, strict=True))
         assert all(torch.equal(views["a"][image], views["b"][image]) for image in range(6))

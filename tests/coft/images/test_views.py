@@ -9,20 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize, num_views
+from coft.images.views import AUGMENTATIONS, VIEWS, Inputs, normalize, view_of
 
 CLIP_INPUTS = Inputs(32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
-@pytest.mark.parametrize("view", VIEWS)
-def test_views_have_the_size_of_the_backbone(kind: str, view: str) -> None:
-    make = VIEWS[view](replace(CLIP_INPUTS, augment=kind))
+@pytest.mark.parametrize("kinds", [*([kind] for kind in VIEWS), ["strong", "weak"]])
+def test_views_have_the_size_of_the_backbone(kind: str, kinds: list[str]) -> None:
+    make = view_of(replace(CLIP_INPUTS, augment=kind), kinds)
     image = make(WIDE)
-    assert image.shape == (*((2,) if num_views(view) == 2 else ()), 3, 32, 32) and image.dtype == torch.uint8
+    assert image.shape == (*((2,) if len(kinds) == 2 else ()), 3, 32, 32) and image.dtype == torch.uint8
     others = [make(WIDE) for _ in range(20)]
-    assert all(torch.equal(image, other) for other in others) == (view == "plain")
+    assert all(torch.equal(image, other) for other in others) == (kinds == ["plain"])
 
 
 def test_symbols_are_not_mirrored_or_rotated() -> None:

@@ -66,7 +66,7 @@ def test_each_model_has_its_own_batches_of_strong_views(kind: str) -> None:
     for epoch in (0, 1):
         batches = list(method.engine.begin_epoch(epoch))
         streams = {name: [Source(name, method.labels[name].index, 4)] for name in method.models}
-        expected_batches = method.engine.images.batches("strong", streams, 8, 1, kind.upper(), epoch)
+        expected_batches = method.engine.images.batches(["strong"], streams, 8, 1, kind.upper(), epoch)
         for batch, expected in zip(batches, expected_batches, strict=True):
             for name in method.models:
                 assert torch.equal(batch[name].views, expected[name].views)

@@ -46,7 +46,7 @@ def test_upl_trains_on_weak_views_of_the_most_confident_images(clip: ClipBackbon
     assert pairs(method.observer.chosen[0][0]) == pairs(expected)
     assert [pairs(labels) for labels in method.labels.values()] == [pairs(expected)] * 2
     streams = {model: [Source(name, expected.index, 4)] for model, name in MODELS.items()}
-    expected_batches, label = images.batches("weak", streams, len(batches), 1, "UPL", 0), dict(pairs(expected))
+    expected_batches, label = images.batches(["weak"], streams, len(batches), 1, "UPL", 0), dict(pairs(expected))
     for batch, expected_batch in zip(batches, expected_batches, strict=True):
         assert list(batch) == list(MODELS)
         for name in MODELS:
