@@ -212,7 +212,8 @@ NO_LABELS = pd.DataFrame(columns=["path", "class", "confidence", "p_clean", "kep
 
 def read_labels(path: Path) -> pd.DataFrame:
     """Read `labels_` from a file. A path or class called "NA" is kept as text, not read as a missing value."""
-    labels: pd.DataFrame = read_table(path, dtype={"path": str, "class": str}, na_values={"p_clean": [""]})
+    dtypes = {"path": str, "class": str, "confidence": "float32", "p_clean": "float32"}
+    labels: pd.DataFrame = read_table(path, dtype=dtypes, na_values={"p_clean": [""]})
     if missing := [name for name in NO_LABELS if name not in labels and name != "path"]:
         raise ValueError(f"it has no column {missing[0]!r}")
     return labels

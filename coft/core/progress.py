@@ -74,14 +74,15 @@ def lines(shown: bool) -> Iterator[None]:
 def log_file(path: Path) -> Iterator[None]:
     """Context in which the library's messages from INFO on are appended to a file.
 
-    The root logger receives the same messages as without the file: those from its level on, and those for the user.
+    The root logger receives the same messages as without the file: those from its level on, and those for the user
+    unless they are off.
     """
     library = logging.getLogger("coft")
-    level = library.getEffectiveLevel()
+    level, to_user = library.getEffectiveLevel(), user_log.isEnabledFor(logging.INFO)
     file_handler = logging.FileHandler(path, "a", "utf-8", errors="backslashreplace")
     file_handler.setFormatter(WarningPrefix())
     onward = _ForwardToRoot()
-    onward.addFilter(lambda record: record.levelno >= level or record.name == user_log.name)
+    onward.addFilter(lambda record: record.levelno >= level or (to_user and record.name == user_log.name))
     library.propagate = False
     try:
         with handled(library, file_handler, onward):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import yaml
@@ -119,6 +120,7 @@ def build_config(spec: MethodSpec, backbone: str, seed: int, output: str, argume
     given_path(backbone, "backbone")  # refuses texts that can be neither name nor path, such as 5,000 characters
     changes = {_key(spec, name).name: checked(replace(_key(spec, name), name=name), x) for name, x in arguments.items()}
     changes |= {"TRAINER.NAME": spec.trainer, "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "Folder"}
+    seed = int(seed) if isinstance(seed, Integral) and not isinstance(seed, bool) else seed  # NumPy's integers, too
     changes |= {"SEED": checked(replace(settings["SEED"], name="seed"), seed), "OUTPUT_DIR": output}
     values = {name: key.default for name, key in settings.items()}
     file = trainer_config(spec.trainer, backbone, changes.get("MODEL.BACKBONE.TRUST_JIT", False))

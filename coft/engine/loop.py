@@ -8,6 +8,7 @@ from coft.core.errors import UserError
 from coft.core.precision import step_attention
 
 from .messages import report_expected_time, report_start
+from .run_log import ZERO_SHOT
 from .run_progress import show_progress
 from .session import Session
 
@@ -28,6 +29,8 @@ def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda 
     with show_progress(session.progress, session.spec.trainer):
         engine.resumed() if start else engine.begin()
         report_expected_time(session, start)
+        if session.log and not start:
+            session.log.add(0, ZERO_SHOT)
         for epoch in range(start, method.epochs):
             run_epoch(session, epoch)
             ended(epoch)

@@ -59,7 +59,9 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
         help=f"files, folders, patterns in quotes, or {LIST} for a list of files on standard input",
     )
     parser.add_argument(
-        "--format", choices=tuple(WRITERS), default="csv", help="output format, csv or JSON lines; default: csv"
+        "--format",
+        choices=tuple(WRITERS),
+        help="output format, csv or JSON lines; default: that of --output's suffix, else csv",
     )
     parser.add_argument(
         "--top", type=positive_integer, default=2, metavar="K", help="number of likeliest classes to report; default: 2"
@@ -133,6 +135,7 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
         missing = f"no IMAGES for RUN {args.run}" if args.run else "RUN and IMAGES are required"
         raise UserError(f"{missing}; {program} --help lists what is available")
     check_suffix("--output", args.output, TABLES)
+    args.format = format_of(args.format, args.output)
     folder = find_model(resolve(args.run))
     if isinstance(sys.stdin, io.TextIOWrapper):  # file names in a list may not be valid text
         sys.stdin.reconfigure(errors="surrogateescape", newline="\n")
@@ -259,6 +262,18 @@ def run(
     return failed
 
 
+def format_of(named: str | None, output: Path | None) -> str:
+    """Return the format of the rows: the one that is named, else that of the output file's suffix, else csv.
+
+    Raises:
+        UserError: If the suffix is that of another format than the named one.
+    """
+    suffix = output.suffix.lower().removeprefix(".") if output else ""
+    if named and suffix in WRITERS and suffix != named:
+        raise UserError(f"--output {output} is no file of --format {named}; leave out --format, or change the suffix")
+    return named or (suffix if suffix in WRITERS else "csv")
+
+
 def check_any(done: int, skipped: int, sorter: Sorter | None) -> None:
     """Check that an image was predicted. With a sorter, an earlier command may have sorted all readable files already.
 
@@ -266,7 +281,8 @@ def check_any(done: int, skipped: int, sorter: Sorter | None) -> None:
         UserError: If there was no image, or none could be read and there is no sorter.
     """
     if not done + skipped:
-        raise UserError("there is no image among what you named; give files, folders, or patterns in quotes")
+        aside = ", outside the folder that they are put into" if sorter else ""
+        raise UserError(f"there is no image among what you named; give files, folders, or patterns in quotes{aside}")
     if not done and sorter is None:
         raise UserError(f"{counted(skipped, 'file')}, and none is an image that can be read; give others")
 

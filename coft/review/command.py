@@ -52,8 +52,8 @@ def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[s
         UserError: If an argument is wrong, the run cannot be reviewed, or the port is taken.
     """
     args = make_parser(program, resolve).parse_args(argv)
-    check_writable("--to", args.to)
     require_finished(args.run)
+    check_writable("--to", args.to or args.run / "classes-2.txt")
     from .serve import serve
 
     return serve(args.run, args.to, args.port, browser=not args.no_browser)

@@ -96,6 +96,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: If the folder exists and is not empty, or cannot be written.
     """
+    folder = folder.resolve()
     check_free(folder)
     new_parents = [parent for parent in folder.parents if not parent.exists()]
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -39,6 +41,41 @@ def test_an_export_equals_that_of_the_command(adapted: coft.Adapted, output: Pat
     assert "on 12 images" in lines[0] and "of 12 images" in lines[1]
     with pytest.raises(coft.UserError, match="is there already"):
         adapted.export(tmp_path / "by-python", "head")
+
+
+def test_labels_that_are_read_again_equal_those_of_the_run(adapted: coft.Adapted, output: Path) -> None:
+    pd.testing.assert_frame_equal(coft.Adapted.load(output).labels_, adapted.labels_)
+
+
+def test_an_export_into_the_current_folder_is_written(
+    adapted: coft.Adapted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    adapted.export(".", "head")
+    assert (tmp_path / "here" / "head.safetensors").is_file()
+
+
+def test_a_quiet_run_tells_the_user_nothing(
+    output: Path,
+    tmp_path: Path,
+    checkpoints: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.NOTSET, "coft")  # as in a new process; `coft predict` lowers it
+    short = [f"{name}={value}" for name, value in SHORT.items()]
+    argv = [
+        "adapt",
+        str(output.parent / "images"),
+        "--classes",
+        ",".join(CLASSNAMES),
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    assert main([*argv, "--backbone", str(checkpoints["resnet"]), "--quiet", *short]) == 0
+    assert "CoFT on" not in (printed := capsys.readouterr()).err and "next:" not in printed.err
+    assert "Images by class" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_a_model_without_a_folder_is_compared_on_its_training_images(

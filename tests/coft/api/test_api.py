@@ -60,10 +60,14 @@ def test_results_equal_those_of_the_command_to_the_bit(
     assert launch.main([*argv, *(str(word) for pair in pairs.items() for word in pair)]) == 0
     torch.manual_seed(123)  # the global generator is not used
     before = torch.get_rng_state()
-    result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=3, **settings)
+    result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=np.int64(3), **settings)
     assert torch.equal(torch.get_rng_state(), before)
     for name in ("pseudo_labels.csv", "predictions.csv", "skipped.csv", "classes.txt", "model/model.safetensors"):
         assert (tmp_path / "python" / name).read_bytes() == (out / name).read_bytes(), name
+    stages = [
+        [row["stage"] for row in csv.DictReader((tmp_path / n / "metrics.csv").open())] for n in ("python", "command")
+    ]
+    assert stages[0] == stages[1] and stages[0][0] == "zero-shot"
     rows = list(csv.DictReader((out / "predictions.csv").open()))
     assert {row["class"] for row in rows} <= set(CLASSNAMES) and list(result.classes_) == list(CLASSNAMES)
     assert read_classes(str(out / "classes.txt")) == read_classes(str(classes))

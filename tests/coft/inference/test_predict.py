@@ -56,7 +56,7 @@ def test_json_lines_with_all_classes_are_written_to_a_file(
     finished_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "lines.jsonl"
-    flags = ["--format", "jsonl", "--top", "9", "--output", str(out)]
+    flags = ["--top", "9", "--output", str(out)]
     assert main([str(finished_run / "model"), *flags, str(pictures / "0*.png")]) == 0
     assert not capsys.readouterr().out
     lines = [json.loads(line) for line in out.read_text().splitlines()]
@@ -65,6 +65,14 @@ def test_json_lines_with_all_classes_are_written_to_a_file(
         assert {guess["class"] for guess in line["top"]} == set(CLASSES)
         assert sum(guess["confidence"] for guess in line["top"]) == pytest.approx(1, abs=1e-5)
         assert (line["class"], line["confidence"]) == tuple(line["top"][0].values())
+
+
+def test_a_format_that_contradicts_the_suffix_is_refused(
+    finished_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.csv"
+    assert main([str(finished_run), str(pictures), "--format", "jsonl", "--output", str(out)]) == 2
+    assert "--format jsonl" in capsys.readouterr().err and not out.exists()
 
 
 def test_the_class_is_unsure_below_a_confidence(

@@ -94,5 +94,5 @@ def test_an_epoch_is_a_pass_over_the_seeds_or_its_share_of_min_steps(batch: int,
 
 
 def test_too_few_images_for_two_peers_are_refused() -> None:
-    with pytest.raises(UserError, match="too few images to choose seeds for two peers: 1;"):
+    with pytest.raises(UserError, match="too few images to choose seeds for two peers: 1 of 3"):
         make_coft(images=ToyImages(1)).engine.begin()
