@@ -155,7 +155,9 @@ class World:
         begin = 0
         for parameter, exists in zip(parameters, sums, strict=False):
             end = begin + parameter.numel()
-            parameter.grad = gradients[begin:end].view_as(parameter).to(parameter.dtype) if exists else None
+            total = gradients[begin:end].view_as(parameter)
+            # Fused optimizers pair raw memory, so a gradient must have its parameter's memory format.
+            parameter.grad = torch.empty_like(parameter).copy_(total) if exists else None
             begin = end
         return sums[len(parameters) :]
 
