@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 from .progress import bar as progress_bar
@@ -43,9 +45,25 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
         items: Iterator that shares no random generator with other threads.
     """
     end: Any = object()
-    with ThreadPoolExecutor(1) as thread:
-        item = thread.submit(next, items, end).result()
-        while item is not end:
-            following = thread.submit(next, items, end)
+    wanted, made = SimpleQueue[bool](), SimpleQueue[Any]()
+
+    def make() -> None:
+        while wanted.get():
+            future = Future[Any]()
+            try:
+                future.set_result(next(items, end))
+            except BaseException as error:  # it is raised in the caller
+                future.set_exception(error)
+            made.put(future)
+
+    # A process that is forked in a thread of a ThreadPoolExecutor, as by a DataLoader, ends with exit code 1.
+    thread = Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        wanted.put(True)
+        while (item := made.get().result()) is not end:
+            wanted.put(True)
             yield item
-            item = following.result()
+    finally:
+        wanted.put(False)
+        thread.join()

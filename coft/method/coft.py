@@ -358,7 +358,9 @@ class CoFT(TwoPhases):
         classifiers = {name: final_classifier(model) for name, model in self.inference_models().items()}
         for name, temperatures in self.temperatures.items():
             classifiers[name] = classifiers[name].calibrated(*temperatures)
-        return Predictor(classifiers, settings.classify, settings.clean_rule if settings.negative != NONE else "")
+        if settings.negative == NONE:
+            return Predictor(classifiers)
+        return Predictor(classifiers, settings.classify, settings.clean_rule)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with what labels batches and the temperatures of a finished run's predictor."""

@@ -120,26 +120,30 @@ def _full(s: _Settings, facts: Facts) -> Work:
     models, epochs, refresh = s.setting("ENSEMBLE", 1), s.setting("EPOCHS"), s.setting("REFRESH", 0)
     if s.setting("EQUAL_STEPS", False):
         phase1, per_class = COFT_DEFAULTS.phase1, COFT_DEFAULTS.seeds_per_class
-        more = _steps_of_phase1(s, facts, phase1.epochs, phase1.min_steps, per_class)
+        more = _steps_of_phase1(s, _seeds(facts, per_class), phase1.epochs, phase1.min_steps)
         epochs += math.ceil(more / max(1, facts.train // s.batch))
     labellings = math.ceil(epochs / refresh) if refresh else 1
     encoded = models * (labellings * s.setting("LABEL_VIEWS", 1) * facts.train + facts.test)
     return Work(encoded, models * epochs * facts.train, full=True)
 
 
-def _steps_of_phase1(s: _Settings, facts: Facts, epochs: int, least: int, per_class: int) -> int:
-    seeds = min(facts.train, seed_quota(facts.train, facts.classes, per_class, SEEDS_SHARE) * facts.classes)
-    return max(epochs * math.ceil(seeds / s.batch), least)
+def _seeds(facts: Facts, per_class: int) -> int:
+    return min(facts.train, seed_quota(facts.train, facts.classes, per_class, SEEDS_SHARE) * facts.classes)
+
+
+def _steps_of_phase1(s: _Settings, images: int, epochs: int, least: int) -> int:
+    return max(epochs * math.ceil(images / s.batch), least)
 
 
 def _two_phases(s: _Settings, facts: Facts) -> Work:
     """Return the work of DeFT, CoFT and CoFT+: two peers with two prompts each."""
     second, rounds = s.setting("PHASE2.EPOCHS"), s.setting("ROUNDS", 1)
-    parts = s.setting("PHASE1.EPOCHS"), s.setting("PHASE1.MIN_STEPS"), s.setting("SEEDS_PER_CLASS", facts.train)
-    steps = 2 * rounds * _steps_of_phase1(s, facts, *parts)
+    deft = s.section.endswith("DEFT")
+    images = facts.train if deft else _seeds(facts, s.setting("SEEDS_PER_CLASS"))
+    steps = 2 * rounds * _steps_of_phase1(s, images, s.setting("PHASE1.EPOCHS"), s.setting("PHASE1.MIN_STEPS"))
     views = s.setting("LABEL_VIEWS", 1)
     labellings = rounds + (1 + second // 2 if views > 1 else 1)
-    by_partner = 0 if s.section.endswith("DEFT") else second * facts.train  # labels of batches
+    by_partner = 0 if deft else second * facts.train  # labels of batches
     encoded = 2 * (labellings * views * facts.train + by_partner + facts.test)
     trained = steps * s.batch + 2 * second * facts.train
     return Work(encoded, trained, 2 * steps * facts.classes, 2 * facts.classes, full=True)

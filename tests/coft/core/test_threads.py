@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Iterator
 
@@ -44,3 +45,13 @@ def test_closing_ends_the_thread() -> None:
     assert next(ahead) == 0
     ahead.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_processes_that_are_started_in_the_thread_end_well() -> None:
+    def items() -> Iterator[int | None]:
+        process = multiprocessing.get_context("fork").Process(target=int)
+        process.start()
+        process.join()
+        yield process.exitcode
+
+    assert list(prefetch(items())) == [0]

@@ -112,6 +112,21 @@ def sums_and_gradients(world: World) -> Any:
     return world.sum(values), values, weight.grad, unused.grad, sometimes.grad, sums
 
 
+def step_of_channels_last(world: World) -> Any:
+    weight = torch.nn.Parameter(torch.ones(4, 3, 2, 2).to(memory_format=torch.channels_last))
+    factors = (torch.arange(48.0) * 5 % 7 - 3.5).reshape(4, 3, 2, 2)
+    (weight * factors).sum().backward()
+    world.add_gradients([weight], [])
+    assert weight.grad is not None and torch.equal(weight.grad, world.size * factors)
+    torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0, fused=True).step()
+    return weight.detach().contiguous(), factors
+
+
+def test_a_fused_step_fits_weights_with_channels_last(tmp_path: Path) -> None:
+    for weight, factors in in_world(2, step_of_channels_last, tmp_path / "world"):
+        torch.testing.assert_close(weight, 1 - 0.1 * factors.sign())  # the first step of Adam has the gradient's sign
+
+
 def test_numbers_and_gradients_are_summed(tmp_path: Path) -> None:
     for rank, result in enumerate(in_world(2, sums_and_gradients, tmp_path / "world")):
         total, values, weight, unused, sometimes, sums = result

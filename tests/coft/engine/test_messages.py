@@ -14,9 +14,9 @@ from coft.labelling.calibration import MAX_CALIBRATION_GAP, estimated_range
 @pytest.mark.parametrize(
     ("confidence", "calibrated", "doubtful", "line"),
     [
-        (0.81, True, False, "Estimated accuracy: 81 %, between 72 and 90, if no name is wrong or missing"),
-        (0.97, True, False, "Estimated accuracy: 97 %, between 88 and 100, if no name is wrong or missing"),
-        (0.81, True, True, "Accuracy if these names are right: 81 %, between 72 and 90"),
+        (0.81, True, False, "Estimated accuracy: 81 %, between 71 and 91, if no name is wrong or missing"),
+        (0.97, True, False, "Estimated accuracy: 97 %, between 87 and 100, if no name is wrong or missing"),
+        (0.81, True, True, "Accuracy if these names are right: 81 %, between 71 and 91"),
         (0.81, False, True, "Mean confidence: 81 %; it is not calibrated, so the accuracy is unknown"),
     ],
 )
