@@ -43,9 +43,9 @@ class Adapted:
     Attributes:
         model: The model: encoders, class vectors and preprocessing.
         folder: Folder of the run: the output of `coft.adapt`, or the folder that `load` read; None without one.
-        labels_: One row per input image: `path` (`number` for images in memory), `class`, `confidence` (probability of
-            the class), `p_clean` (probability that the class is right, by the negative prompts), `kept` (whether a
-            peer's last filter kept this class as the image's pseudo-label).
+        labels_: One row per input image: `path` (absolute; `number` for images in memory), `class`, `confidence`
+            (probability of the class), `p_clean` (probability that the class is right, by the negative prompts), `kept`
+            (whether a peer's last filter kept this class as the image's pseudo-label).
 
     Example:
         ```python

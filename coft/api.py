@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from coft.adapted import Adapted
+from coft.adapted import LABELS, Adapted
 from coft.core.errors import UserError
 from coft.core.experiment import claim
 from coft.core.files import check_not_inside, ensure_folder, given_path, writing
@@ -34,7 +34,7 @@ from coft.engine.inputs import unlabeled_images
 from coft.engine.loop import fit
 from coft.engine.messages import report_done, report_estimate, report_names, report_next
 from coft.engine.optimizers import light_optimizer
-from coft.engine.predictions import write_predictions, write_skipped
+from coft.engine.predictions import write_duplicates, write_predictions, write_skipped
 from coft.engine.run_log import epoch_line
 from coft.engine.session import DriverContext, Session, Task
 from coft.engine.specs import MethodSpec
@@ -125,15 +125,24 @@ class Run:
             names = class_list(self.classes, self.classes.descriptions)
             self.cfg.DATASET = Config(NAME="Folder", DIGEST=self.images.digest, NAMES=names)
             claim(self.cfg, "output")
-            write_skipped(self.folder / "skipped.csv", self.image_set.skipped)
             if (self.folder / FOLDER / DESCRIPTION).is_file():
-                user_log.info("This run is finished; its model and labels are in %s", self.folder)
-                device = "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu"
-                return Adapted.load(self.folder, device, trust_jit=self.cfg.MODEL.BACKBONE.TRUST_JIT)
+                return self._finished(self.folder)
             with log_file(self.folder / "log.txt"):
                 return self._made()
 
+    def _finished(self, folder: Path) -> Adapted:
+        if not (folder / LABELS).is_file():
+            raise UserError(
+                f"output folder {folder} holds a finished run without its {LABELS}; remove the folder to run again, or "
+                f"use the model by coft predict"
+            )
+        user_log.info("This run is finished; its model and labels are in %s", folder)
+        device = "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu"
+        return Adapted.load(folder, device, trust_jit=self.cfg.MODEL.BACKBONE.TRUST_JIT)
+
     def _made(self) -> Adapted:
+        write_skipped(self.folder, self.image_set.skipped)
+        write_duplicates(self.folder, dict(zip(self.image_set.names, self.image_set.digests, strict=True)))
         session = self.session = Session(self.cfg, self.spec, self._task(), self.folder, self._context())
         fit(session, self._resume(), self._ended)
         model = session.model(test_images=len(self.image_set), settings=self.cfg.tree())
@@ -229,6 +238,7 @@ class Run:
         self.session.write_summary(
             folder,
             unlabeled="images that were given, which are predicted as well",
+            images=self.image_set.origin,
             results={
                 **self.session.log.results(),
                 "predicted": len(labels),

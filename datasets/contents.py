@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from coft.core.errors import UserError
 from coft.core.threads import map_threaded
 from coft.images.reading import read_bytes
 from dassl.data.datasets import Datum
+
+log = logging.getLogger(__name__)
 
 
 def content_hashes(paths: Sequence[str]) -> list[str]:
@@ -93,6 +96,8 @@ def first_by_content(items: Sequence[Datum], count: int, key: str = "NUM_UNLABEL
     """
     if count < 0:
         raise UserError(f"DATASET.{key} is {count}; expected a number of images, or 0 for all")
+    if count > len(items):
+        log.info("DATASET.%s is %d: all %d images are taken", key, count, len(items))
     if not 0 < count < len(items):
         return list(items)
     hashes = content_hashes([item.impath for item in items])

@@ -11,10 +11,8 @@ from typing import Any
 from coft.core.errors import UserError, did_you_mean
 from coft.core.files import check_not_inside
 from coft.core.paths import expanded
-from coft.core.progress import user_log
-from coft.core.words import counted
 from coft.engine.class_names import Classes, read_classes
-from coft.engine.predictions import write_rows, write_skipped
+from coft.engine.predictions import write_duplicates, write_skipped
 from coft.images.index import Entry, index_folder
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
@@ -61,7 +59,7 @@ class Folder(DeclaredDataset):
             example = f"such as {entries[0].path}: {entries[0].problem}; give others"
             raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found), {example}")
         skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
-        write_skipped(Path(cfg.OUTPUT_DIR) / "skipped.csv", skipped)
+        write_skipped(Path(cfg.OUTPUT_DIR), skipped)
         label_of_name = folder_names(self.classes)
         labels = [UNKNOWN] * len(images)
         if options.LABELS_FROM_FOLDERS:
@@ -75,13 +73,10 @@ class Folder(DeclaredDataset):
         items = [make_item(folder, *pair, names) for pair in zip(images, labels, strict=True)]
         distinct = first_of_each_content(images, items)
         self.duplicates = len(items) - len(distinct)
-        write_duplicates(Path(cfg.OUTPUT_DIR) / "duplicates.csv", folder, images)
         log.info(
             "Own images: %d, and %d duplicates; skipped: %d", len(distinct), self.duplicates, len(entries) - len(images)
         )
-        if self.duplicates:
-            copies = counted(self.duplicates, "image is a copy", "images are copies")
-            user_log.info("%s of another one and not used in training: see duplicates.csv", copies)
+        write_duplicates(Path(cfg.OUTPUT_DIR), self.content_hashes)
         super().__init__(cfg, classnames=names, train=distinct, test=items)
         self.unlabeled_part = "images of the folder, which are predicted as well"
 
@@ -149,15 +144,3 @@ def make_item(folder: Path, entry: Entry, label: int, names: Sequence[str]) -> D
 def first_of_each_content(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum]:
     """Keep the first image with each content."""
     return list({entry.digest: item for entry, item in reversed(list(zip(images, items, strict=True)))}.values())[::-1]
-
-
-def write_duplicates(path: Path, folder: Path, images: Sequence[Entry]) -> None:
-    """Write the groups of files with the same content. Without duplicates, the file is removed."""
-    groups: dict[str, list[Entry]] = {}
-    for entry in images:
-        groups.setdefault(entry.digest, []).append(entry)
-    duplicates = [group for group in groups.values() if len(group) > 1]
-    rows = [
-        [str(number), os.fspath(folder / entry.path)] for number, group in enumerate(duplicates, 1) for entry in group
-    ]
-    write_rows(path, ["group", "path"], rows)

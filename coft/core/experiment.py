@@ -25,6 +25,7 @@ from coft.core.yaml_text import parse_yaml
 CONFIG = "config.yaml"
 MOST_CONFIG = 1 << 24  # bytes: it may hold a list of classes
 UNTRAINED_ENTRY = {"kept": "zero-shot CLIP"}  # entry of the summary of a run that trained nothing; reports read it
+FILES, IN_MEMORY = "a list of files", "in memory"  # entries "images" of the summary, where that is not a folder
 IDENTITY_KEYS = ("TRAINER.NAME", "DATASET.NAME", "MODEL.BACKBONE.NAME")  # differences of these keys are reported first
 
 

@@ -45,24 +45,6 @@ class Diagnostics:
         has_label = truth >= 0
         return float((truth[has_label] == labels[has_label]).float().mean()) if has_label.any() else math.nan
 
-    def cluster_accuracy(self, labels: Tensor) -> float:
-        """Return the clustering accuracy: the share of right labels under the best one-to-one renaming of the classes.
-
-        Its excess over `accuracy` is the share of images that are separated well but named after another class. NaN
-        without a known label.
-        """
-        has_label = self._labels >= 0
-        if not has_label.any():
-            return math.nan
-        truth, labels = self._labels[has_label], labels[has_label]
-        classes = int(torch.maximum(truth, labels).max()) + 1
-        together = torch.bincount(truth * classes + labels, minlength=classes**2).reshape(classes, classes).numpy()
-        if len(set(together.argmax(axis=1))) == classes:  # then no assignment is better
-            return float(together.max(axis=1).sum() / len(truth))
-        from scipy.optimize import linear_sum_assignment  # here, since the import is slow
-
-        return float(together[linear_sum_assignment(together, maximize=True)].sum() / len(truth))
-
     def recall(self, labels: Tensor, keep: Tensor) -> float:
         """Return the share of the right pseudo-labels that are kept, in [0, 1]; NaN if none is right."""
         right = self._labels == labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from coft.core.files import write_table
-from coft.core.progress import bar
+from coft.core.progress import bar, user_log
 from coft.core.threads import prefetch
 from coft.core.words import counted
 
@@ -62,16 +62,40 @@ def count_by_class(classnames: Sequence[str], predicted: Tensor) -> str:
     return shown + (f" and {counted(len(order) - 10, 'class', 'classes')} more" if len(order) > 10 else "")
 
 
-def write_skipped(path: Path, broken: Sequence[tuple[str, str]]) -> None:
-    """Write the list of skipped files with the reasons. If none was skipped, remove the CSV file instead.
+def write_skipped(folder: Path | None, broken: Sequence[tuple[str, str]]) -> None:
+    """Warn of skipped files, and write `skipped.csv` with the reasons. If none was skipped, remove it instead.
 
     Args:
-        path: The CSV file.
+        folder: Output folder; None without one.
         broken: Path and problem of each skipped file.
     """
-    write_rows(path, ["path", "problem"], broken)
+    if folder:
+        write_rows(folder / "skipped.csv", ["path", "problem"], broken)
     if broken:
-        log.warning("Skipped %s that cannot be read: see %s", counted(len(broken), "file"), path)
+        where = f"see {folder / 'skipped.csv'}" if folder else f"such as {broken[0][0]} ({broken[0][1]})"
+        log.warning("Skipped %s that cannot be read: %s", counted(len(broken), "file"), where)
+
+
+def write_duplicates(folder: Path | None, digest_of: Mapping[str, str]) -> None:
+    """Report the number of duplicates, and write `duplicates.csv` with the groups of images with the same content.
+
+    Without duplicates, the file is removed.
+
+    Args:
+        folder: Output folder; None without one.
+        digest_of: Digest of the content by the path of an image.
+    """
+    groups: dict[str, list[str]] = {}
+    for path, digest in digest_of.items():
+        groups.setdefault(digest, []).append(path)
+    duplicates = [group for group in groups.values() if len(group) > 1]
+    if folder:
+        rows = [[str(number), path] for number, group in enumerate(duplicates, 1) for path in group]
+        write_rows(folder / "duplicates.csv", ["group", "path"], rows)
+    if duplicates:
+        copies = counted(len(digest_of) - len(groups), "image is a copy", "images are copies")
+        see = ": see duplicates.csv" if folder else ""
+        user_log.info("%s of another one and not used in training%s", copies, see)
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -21,6 +21,7 @@ from coft.core.untrusted import MISSING, read_text
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
+WHOLE = ("epoch", "kept", "of")  # columns of whole numbers; pandas writes 30.0 where other rows lack a value
 STAGES = {"zero-shot": "zero-shot", "phase1": "after Phase I", "phase2": "after Phase II"}
 
 
@@ -50,8 +51,9 @@ class History:
                 log.warning("%s cannot be read (%s): the curves begin with this run", earlier, error)
 
     def add(self, epoch: int, stage: str, **numbers: float) -> None:
-        """Add a row and write the file. Epochs count from 1; 0 is before training."""
-        self.rows.append({"epoch": epoch, "stage": stage, **numbers})
+        """Add a row without its NaN numbers, and write the file. Epochs count from 1; 0 is before training."""
+        measured = {key: value for key, value in numbers.items() if not math.isnan(value)}
+        self.rows.append({"epoch": epoch, "stage": stage, **measured})
         self._write(self.rows[-1])
 
     def amend(self, stage: str, **numbers: float) -> None:
@@ -96,8 +98,9 @@ def _right(row: Mapping[str, Any]) -> str:
 
 
 def _typed(row: Mapping[str, str]) -> Row:
-    words = {"epoch": int, "stage": str}
-    return {key: words.get(key, float)(value) for key, value in row.items() if value}
+    numbers = {key: float(value) for key, value in row.items() if value and key != "stage"}
+    whole = {key: int(numbers[key]) for key in WHOLE if key in numbers}
+    return {**numbers, **whole, "stage": row["stage"]}
 
 
 def write_pseudo_labels(

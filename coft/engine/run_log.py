@@ -104,7 +104,6 @@ class RunLog(Observer):
             "of": len(label),
             "precision": self.diagnostics.accuracy(seeds.index, seeds.label),
             "pool_accuracy": self.diagnostics.accuracy(torch.arange(len(label)), label),
-            "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(label),
         }
         counts = torch.bincount(seeds.label, minlength=len(quotas))
         if without := self.names_of(counts == 0):
@@ -131,7 +130,7 @@ class RunLog(Observer):
         self, predictions: Mapping[str, Predictions], labels: Mapping[str, PseudoLabels], sources: Mapping[str, str]
     ) -> None:
         """Record the quality of the pseudo-labels, averaged over the models, and write `pseudo_labels.csv`."""
-        rows = [self.quality(predictions[sources[name]], predictions, each) for name, each in labels.items()]
+        rows = [self.quality(predictions[sources[name]], each) for name, each in labels.items()]
         mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
         first, second = (each.label for each in predictions.values())
         self.numbers |= {**mean, "of": len(first), "disagreement": float((first != second).double().mean())}
@@ -140,24 +139,15 @@ class RunLog(Observer):
 
     # ---------------------------------------------------------------- numbers
 
-    def quality(
-        self, source: Predictions, predictions: Mapping[str, Predictions], labels: PseudoLabels
-    ) -> dict[str, float]:
+    def quality(self, source: Predictions, labels: PseudoLabels) -> dict[str, float]:
         """Compute coverage, precision and recall of pseudo-labels, and AUROCs of scores for right against wrong ones.
 
         Args:
             source: Predictions of the model that gave the labels.
-            predictions: Predictions of all models.
             labels: Pseudo-labels that one model is trained on.
         """
-        index, both, label = torch.nonzero(labels.keep).flatten(), list(predictions.values()), labels.label
-        scores = {  # first those of the labelling model alone, then sums over both models
-            "p_clean": source.p_clean(label),
-            "confidence": source.confidence,
-            "margin": source.margin,
-            "p_clean_both": torch.stack([each.p_clean(label) for each in both]).sum(dim=0),
-            "confidence_both": torch.stack([each.probability_of(label) for each in both]).sum(dim=0),
-        }
+        index, label = torch.nonzero(labels.keep).flatten(), labels.label
+        scores = {"p_clean": source.p_clean(label), "confidence": source.confidence, "margin": source.margin}
         return {
             "kept": len(index),
             "coverage": len(index) / len(label),
@@ -165,7 +155,6 @@ class RunLog(Observer):
             "recall": self.diagnostics.recall(label, labels.keep),
             "mean_p_clean": float(scores["p_clean"].double().mean()),
             "pool_accuracy": self.diagnostics.accuracy(torch.arange(len(label)), label),
-            "pool_cluster_accuracy": self.diagnostics.cluster_accuracy(label),
             **{f"auroc_{name}": self.diagnostics.auroc(score, label) for name, score in scores.items()},
         }
 

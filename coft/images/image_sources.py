@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,17 +15,16 @@ import torch
 from PIL import Image
 
 from coft.core.errors import UserError
+from coft.core.experiment import FILES, IN_MEMORY
 from coft.core.files import check_exists, given_path
 from coft.core.progress import bar
 from coft.core.schemas import PathText
 from coft.core.settings import shown
 from coft.core.tensors import FLOATS, WHOLE, defect
 from coft.core.threads import map_threaded
-from coft.core.words import counted
 from coft.images.index import Entry, index_folder, list_images, read_entry
 from coft.images.reading import SUFFIXES, check_sides, check_size, read_bytes, rgb, unreadable
 
-log = logging.getLogger(__name__)
 NON_SEQUENCE_TYPES = (dict, bytes, bytearray, Image.Image)
 COLOURS = {3, 4}  # number of channels, without and with transparency
 EXPECTED = (
@@ -39,21 +37,26 @@ class ImageSet:
     """The readable images among those that the user passed.
 
     Attributes:
-        names: Path of each file, or position of each image in memory as text.
+        names: Absolute path of each file, or position of each image in memory as text.
         digests: SHA-256 of the content of each image, in hexadecimal.
         read: Function from a name to the bytes of an image file.
-        are_files: Whether the names are paths.
+        origin: Folder that holds exactly these images, `FILES` or `IN_MEMORY`.
         skipped: Name and problem of each unreadable image.
     """
 
     names: list[str]
     digests: list[str]
     read: Callable[[str], bytes] = read_bytes
-    are_files: bool = True
+    origin: str = FILES
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def are_files(self) -> bool:
+        """Whether the names are paths."""
+        return self.origin != IN_MEMORY
 
     @property
     def first_of_content(self) -> dict[str, str]:
@@ -67,7 +70,7 @@ class ImageSet:
 
 
 def collect_images(images: Any) -> ImageSet:
-    """Collect images of any accepted form. Unreadable files are skipped, with a warning.
+    """Collect images of any accepted form. Unreadable files are skipped.
 
     Args:
         images: A flat or nested folder, or anything that `sequence_of` accepts.
@@ -76,19 +79,16 @@ def collect_images(images: Any) -> ImageSet:
         UserError: If `images` has another form, or no image can be read.
     """
     if is_path(images) and (folder := given_path(images, "images").resolve()).is_dir():
-        image_set = _from_entries(folder, index_folder(folder))
+        image_set = _from_entries(folder, index_folder(folder), str(folder))
     elif holds_paths(items := sequence_of(images)):
         entries = [Entry(os.fspath(path_of(items, number)), 0, 0) for number in range(count_of(items))]
-        image_set = _from_entries(Path(), list(map_threaded(partial(read_entry, Path()), entries, "read images")))
+        here = Path.cwd()  # later commands may be given in another folder
+        image_set = _from_entries(here, list(map_threaded(partial(read_entry, here), entries, "read images")), FILES)
     else:
         image_set = _from_memory(items)
     if not image_set.names:
         hint = f"files named {', '.join(sorted(SUFFIXES))} are supported" if image_set.are_files else EXPECTED
         raise UserError(f"images: no image that can be read ({len(image_set.skipped)} found); {hint}")
-    if image_set.skipped:
-        name, problem = image_set.skipped[0]
-        count = counted(len(image_set.skipped), "file")
-        log.warning("Skipped %s that cannot be read, such as %s (%s)", count, name, problem)
     return image_set
 
 
@@ -134,11 +134,11 @@ def holds_paths(items: Any) -> bool:
     return count_of(items) > 0 and is_path(_item(items, 0))
 
 
-def _from_entries(folder: Path, entries: Sequence[Entry]) -> ImageSet:
+def _from_entries(folder: Path, entries: Sequence[Entry], origin: str) -> ImageSet:
     readable = [entry for entry in entries if not entry.problem]
     paths = [str(folder / entry.path) for entry in readable]
     skipped = [(str(folder / entry.path), entry.problem) for entry in entries if entry.problem]
-    return ImageSet(paths, [entry.digest for entry in readable], skipped=skipped)
+    return ImageSet(paths, [entry.digest for entry in readable], origin=origin, skipped=skipped)
 
 
 # -------------------------------------------------------------------- in memory
@@ -150,7 +150,7 @@ def _from_memory(images: Any) -> ImageSet:
 
     names = [str(number) for number in range(count_of(images))]
     digests = [hashlib.sha256(read(name)).hexdigest() for name in bar(names, "read images")]
-    return ImageSet(names, digests, read, are_files=False)
+    return ImageSet(names, digests, read, IN_MEMORY)
 
 
 def count_of(images: Any) -> int:

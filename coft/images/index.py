@@ -166,8 +166,6 @@ def find_problem(data: bytes, path: str | Path) -> str:
         data: Content of the file.
         path: Path of the file, for error messages.
     """
-    if not data:
-        return "the file is empty"
     try:
         if len(data) > SMALL and _looks_complete(data):
             return ""

@@ -90,7 +90,8 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = FULL_SIZE) 
         raise
     except Exception as error:  # decoders raise exceptions of any type on damaged bytes
         unknown = isinstance(error, UnidentifiedImageError)  # its message contains the address of an object
-        reason = "unknown image format" if unknown else " ".join(str(error).split()) or type(error).__name__
+        kind = "unknown image format" if data else "the file is empty"
+        reason = kind if unknown else " ".join(str(error).split()) or type(error).__name__
         raise unreadable(path, reason) from error
 
 

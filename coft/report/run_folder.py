@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from coft.core.errors import UserError
-from coft.core.experiment import UNTRAINED_ENTRY
+from coft.core.experiment import IN_MEMORY, UNTRAINED_ENTRY
 from coft.core.schemas import Anything, Record
 from coft.core.untrusted import MISSING, read_json, read_table, read_text
 from coft.core.words import counted
@@ -78,13 +78,20 @@ class RunFolder:
         counts: pd.Series = self.images["class"].value_counts().reindex(self.classes, fill_value=0)
         return counts.tolist()
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images were not files, so that they have numbers in place of paths."""
+        return self.summary.get("images") == IN_MEMORY
+
     def missing_images(self) -> list[str]:
         """Return the paths of a user's own images that no longer exist."""
-        is_own = self.summary.get("dataset") == "Folder"
+        is_own = self.summary.get("dataset") == "Folder" and not self.in_memory
         return [path for path in self.images["path"] if not os.path.lexists(path)] if is_own else []
 
     def missing_notice(self) -> str:
-        """Return a sentence about the images that no longer exist; empty if all do."""
+        """Return a sentence about the images that cannot be shown; empty if there are none."""
+        if self.in_memory:
+            return "The images were passed in memory, so there are no pictures."
         missing = self.missing_images()
         if not missing:
             return ""

@@ -1,4 +1,4 @@
-"""Shell command that repeats a run with other classes and another output folder."""
+"""Command or Python call that repeats a run with other classes and another output folder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from coft.core.errors import UserError
+from coft.core.experiment import FILES
 from coft.core.run_settings import FREE_KEYS
 from coft.core.sanitize import has_controls
 from coft.core.settings import flatten
 from coft.engine.config import METHODS, build_config, declared, keys_by_python_name, python_name
 from coft.engine.specs import MethodSpec
-from coft.report.formatting import common_folder
 
 from .reviewed import Reviewed
 
@@ -22,7 +22,7 @@ FLAGS = {"SEED", "TRAINER.NAME", "MODEL.BACKBONE.NAME"}  # keys that the command
 
 
 def command_with(reviewed: Reviewed, classes: Path) -> str:
-    """Build the command.
+    """Build the command. For a run of `coft.adapt` on a list of files, which no folder stands for, it is a Python call.
 
     Args:
         reviewed: Run under review.
@@ -35,31 +35,35 @@ def command_with(reviewed: Reviewed, classes: Path) -> str:
     method = next((name for name, spec in METHODS.items() if spec.trainer == trainer), None)
     if method is None:
         raise UserError(f"{reviewed.run.folder}: a run of {trainer}; only those of CoFT and CoFT+ can be reviewed")
-    output = _free_folder(reviewed.run.folder.resolve())
-    backbone, seed = str(reviewed.config["MODEL.BACKBONE.NAME"]), str(reviewed.config["SEED"])
     changed = other_settings(METHODS[method], reviewed.config)
-    if any(has_controls(word) for word in (backbone, seed, *changed.values())):
+    common = {"backbone": str(reviewed.config["MODEL.BACKBONE.NAME"]), "seed": reviewed.config["SEED"]}
+    if any(has_controls(_text(value)) for value in (*common.values(), *changed.values())):
         raise UserError(f"{reviewed.run.folder}: its config.yaml has control characters in a setting; run it again")
+    common = {"classes": str(classes.resolve()), **common}
+    output = str(_free_folder(reviewed.run.folder.resolve()))
     if "DATASET.IMAGES" in reviewed.config:
         words = ["bash", _script(SCRIPTS[trainer]), "folder", "--images", str(reviewed.config["DATASET.IMAGES"])]
-        words += ["--classes", str(classes.resolve()), "--backbone", backbone, "--seed", seed]
-        words += ["--output-dir", str(output), *(word for pair in changed.items() for word in pair)]
-    else:
-        section, names = METHODS[method].section, keys_by_python_name(METHODS[method])
-        settings = {python_name(name, section): value for name, value in changed.items()}
-        words = ["coft", "adapt", common_folder(list(reviewed.run.images["path"])), "--classes", str(classes.resolve())]
-        words += ["--output", str(output), "--backbone", backbone, "--method", method, "--seed", seed]
-        words += [f"{name}={value}" for name, value in settings.items() if name in names]
-    return shlex.join(words)
+        words += _options({**common, "output-dir": output})
+        return shlex.join([*words, *(word for name, value in changed.items() for word in (name, _text(value)))])
+    common |= {"output": output, "method": method}
+    section, names = METHODS[method].section, keys_by_python_name(METHODS[method])
+    settings = {python_name(name, section): value for name, value in changed.items()}
+    settings = {name: value for name, value in settings.items() if name in names}
+    images = str(reviewed.run.summary.get("images", FILES))
+    if images == FILES:
+        arguments = [f"{name}={_literal(value)}" for name, value in {**common, **settings}.items()]
+        return f"coft.adapt(images, {', '.join(arguments)})  # in Python, with the same list of images"
+    pairs = [f"{name}={_text(value)}" for name, value in settings.items()]
+    return shlex.join(["coft", "adapt", images, *_options(common), *pairs])
 
 
-def other_settings(spec: MethodSpec, config: Mapping[str, Any]) -> dict[str, str]:
+def other_settings(spec: MethodSpec, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's settings that differ from their defaults, by full name, without `FREE_KEYS` and `FLAGS`."""
     backbone = str(config["MODEL.BACKBONE.NAME"])
     defaults = flatten(build_config(spec, backbone, 1, "", {}))
     ignored = FREE_KEYS | FLAGS
     return {
-        name: _text(config[name])
+        name: config[name]
         for name in declared(spec)
         if name in config and name not in ignored and config[name] != defaults[name]
     }
@@ -71,8 +75,16 @@ def _script(name: str) -> str:
     return str(path) if path.is_file() else f"scripts/{name}"
 
 
+def _options(values: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
 def _text(value: Any) -> str:
-    return repr(tuple(value)) if isinstance(value, list) else str(value)
+    return _literal(value) if isinstance(value, list) else str(value)
+
+
+def _literal(value: Any) -> str:
+    return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def _free_folder(folder: Path) -> Path:

@@ -143,6 +143,8 @@ def read_reviewed(folder: Path) -> Reviewed:
             f"{folder}: a run on {config.get('DATASET.NAME') or 'an unknown data set'}, whose classes are given; only "
             f"runs on your own images can be reviewed"
         )
+    if run.in_memory:
+        raise UserError(f"{folder}: a run on images in memory; only runs on image files can be reviewed")
     if run.evidence is None or not len(run.evidence.sample):
         raise UserError(
             f"{folder}: the run has left no features of its images, as CoFT and CoFT+ do; take one of these, and run "

@@ -12,13 +12,14 @@ from torch import Tensor
 from coft.core.errors import UserError, first_line
 from coft.core.experiment import saved_config
 from coft.core.untrusted import read_table
+from coft.inference.locate_model import FOLDER
 from coft.inference.model import AdaptedModel
 from coft.inference.sources import Resolve, Source, Sources
 from coft.inference.stream import read_ahead
 
 COUNT = 256  # upper bound of the images in a sample
 MOST = 100_000  # upper bound of the rows that are read from a table
-TABLES = ("pseudo_labels.csv", "predictions.csv")  # a run's tables with the paths of its images
+TABLES = ("pseudo_labels.csv", "predictions.csv", "labels.csv")  # a run's tables with the paths of its images
 TESTED = "test_predictions.csv"  # a run's table with the true classes of its test images
 SIZE = 32  # batch size
 Predict = Callable[[Tensor], Tensor]  # from normalized images (n, 3, size, size) to probabilities (n, C)
@@ -85,10 +86,15 @@ def step_for(count: int) -> int:
 
 def images_of_run(run: Path) -> list[Source]:
     """Return the images in a run's tables that still exist. The first table that is found counts."""
-    for table in (folder / name for folder in (run, run.parent) for name in TABLES):
+    for table in (folder / name for folder in folders_of(run) for name in TABLES):
         if table.is_file():
             return existing_files(path for path, _ in rows_of(table))
     return []
+
+
+def folders_of(run: Path) -> tuple[Path, ...]:
+    """Return where the tables of a run may be: its output folder, and for its model folder also the parent."""
+    return (run, run.parent) if run.name == FOLDER else (run,)
 
 
 def existing_files(paths: Iterable[str]) -> list[Source]:
@@ -104,7 +110,7 @@ def labels_of_test_images(run: Path, classes: Sequence[str]) -> dict[Source, int
         classes: Class names, by label.
     """
     label_of_class = {name: label for label, name in enumerate(classes)}
-    for folder in (run, run.parent):
+    for folder in folders_of(run):
         if (folder / TESTED).is_file():
             root = Path(str((saved_config(folder) or {}).get("DATASET.ROOT", "")))
             rows = [(image, name) for image, name in rows_of(folder / TESTED) if name in label_of_class]

@@ -24,7 +24,10 @@ from coft.engine.class_names import read_classes
 from coft.engine.engine import Engine
 from coft.images.image_sources import collect_images
 from coft.inference.encoders import module_of
+from coft.inference.export.sample import images_of_run
 from coft.method.coft import CoFT
+from coft.report.run_folder import read_run
+from coft.review.reviewed import read_reviewed
 from scripts import launch
 from scripts.settings import page
 from tests.coft.api.conftest import SHORT
@@ -62,7 +65,8 @@ def test_results_equal_those_of_the_command_to_the_bit(
     before = torch.get_rng_state()
     result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=np.int64(3), **settings)
     assert torch.equal(torch.get_rng_state(), before)
-    for name in ("pseudo_labels.csv", "predictions.csv", "skipped.csv", "classes.txt", "model/model.safetensors"):
+    tables = "pseudo_labels.csv", "predictions.csv", "skipped.csv", "duplicates.csv"
+    for name in (*tables, "classes.txt", "model/model.safetensors"):
         assert (tmp_path / "python" / name).read_bytes() == (out / name).read_bytes(), name
     stages = [
         [row["stage"] for row in csv.DictReader((tmp_path / n / "metrics.csv").open())] for n in ("python", "command")
@@ -257,6 +261,38 @@ def test_a_broken_image_is_skipped_in_training_and_refused_in_prediction(
     assert "Skipped 1 file that cannot be read" in caplog.text and "broken.png" in caplog.text
     with pytest.raises(coft.UserError, match=r"broken\.png"):
         result.predict(folder)
+
+
+def test_relative_paths_are_found_from_another_folder(
+    adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    names = sorted(path.name for path in folder.glob("*.png") if path.name != "broken.png")
+    result = adapt(names, output=tmp_path / "out")
+    assert list(result.labels_["path"]) == [str(folder / name) for name in names]
+    monkeypatch.chdir(tmp_path)
+    assert read_run(tmp_path / "out").missing_notice() == ""
+    saved = tmp_path / "saved"
+    result.save(saved)
+    assert [source.path.name for source in images_of_run(saved)] == names
+    assert images_of_run(saved / "model") == images_of_run(saved) and images_of_run(saved / "other") == []
+
+
+def test_a_run_in_memory_has_no_pictures(adapt: Any, pictures: list[Image.Image], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    adapt(pictures, output=output)
+    notice = read_run(output).missing_notice()
+    assert "in memory" in notice and "no longer" not in notice
+    with pytest.raises(coft.UserError, match="images in memory"):
+        read_reviewed(output)
+
+
+def test_a_finished_run_without_its_labels_is_refused(adapt: Any, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    adapt(folder, output=output)
+    (output / "labels.csv").unlink()
+    with pytest.raises(coft.UserError, match=r"finished run without its labels\.csv"):
+        adapt(folder, output=output)
 
 
 def test_python_names_are_on_the_page_of_settings() -> None:

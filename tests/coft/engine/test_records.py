@@ -59,6 +59,13 @@ def test_an_unknown_matplotlib_backend_is_ignored(tmp_path: Path, monkeypatch: p
     assert os.environ["MPLBACKEND"] == "Qt4Agg" == sys.modules["matplotlib"].rcParams["backend"]
 
 
+def test_a_resumed_history_has_the_same_numbers(tmp_path: Path) -> None:
+    history = history_of_run(tmp_path)
+    resumed = History(tmp_path, tmp_path, epochs_done=2)
+    assert resumed.rows == history.rows and "precision" not in resumed.stage("phase2")
+    assert {type(row[key]) for row in resumed.rows for key in ("epoch", "kept", "of") if key in row} == {int}
+
+
 def test_a_resumed_history_has_the_same_columns(tmp_path: Path) -> None:
     for name in ("at once", "stopped"):
         history = History(tmp_path / name, tmp_path / name, 0)

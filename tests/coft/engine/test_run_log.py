@@ -157,8 +157,6 @@ def test_aurocs_equal_a_naive_loop(tmp_path: Path, own_labels: bool) -> None:
         rows = predictions[source].probability.all().tolist()
         margin = [row[c] - max(x for k, x in enumerate(row) if k != c) for row, c in zip(rows, label, strict=True)]
         scores = {"p_clean": clean[source], "confidence": p[source], "margin": margin}
-        scores |= {"p_clean_both": [sum(x) for x in zip(*clean.values(), strict=True)]}
-        scores |= {"confidence_both": [sum(x) for x in zip(*p.values(), strict=True)]}
         for key, score in scores.items():
             expected.setdefault(key, []).append(naive_auroc(score, correct))
     for key, values in expected.items():

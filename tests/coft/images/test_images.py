@@ -78,6 +78,11 @@ def test_postscript_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_image(POSTSCRIPT, "a.png")
 
 
+def test_an_empty_file_is_said_to_be_empty() -> None:
+    with pytest.raises(UserError, match=r"image a\.png cannot be read \(the file is empty\)"):
+        decode_image(b"", "a.png")
+
+
 @pytest.mark.parametrize(("size", "fits"), [((800, 8), True), ((8, 800), True), ((809, 8), False), ((1, 101), False)])
 def test_images_with_an_extreme_aspect_ratio_are_refused(size: tuple[int, int], fits: bool) -> None:
     data = encode(Image.new("RGB", size))

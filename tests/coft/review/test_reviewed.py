@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from coft.core.errors import UserError
+from coft.core.experiment import FILES, IN_MEMORY
 from coft.engine.class_names import Classes, read_classes
 from coft.report.names import Signals
 from coft.review.draft import ClassesFile, classes_from_draft
@@ -127,10 +129,21 @@ def test_the_command_repeats_the_run_with_other_classes(copied: Path) -> None:
     (copied / "config.yaml").write_text(yaml.safe_dump(config))
     (copied.parent / "run-2").mkdir()
     images = Path(reviewed.config["DATASET.IMAGES"])
+    add_to_summary(copied, images=str(images))
     assert command_with(read_reviewed(copied), Path("/a b")) == (
-        f"coft adapt {images}/ --classes '/a b' --output {copied}-3 --backbone {backbone} --method coft --seed 3 "
+        f"coft adapt {images} --classes '/a b' --backbone {backbone} --seed 3 --output {copied}-3 --method coft "
         f"phase1__epochs=7"
     )
+    add_to_summary(copied, images=FILES)
+    assert command_with(read_reviewed(copied), Path("/a b")).startswith(
+        f"coft.adapt(images, classes='/a b', backbone={str(backbone)!r}, seed=3, output='{copied}-3', method='coft', "
+        f"phase1__epochs=7)"
+    )
+
+
+def add_to_summary(run: Path, **entries: str) -> None:
+    path = run / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
 def test_a_changed_class_file_is_named(copied: Path, tmp_path: Path) -> None:
@@ -151,6 +164,7 @@ def test_a_changed_class_file_is_named(copied: Path, tmp_path: Path) -> None:
         (lambda run: (run / "summary.json").unlink(), "the run is not finished"),
         (lambda run: (run / "config.yaml").write_text("DATASET:\n  NAME: Digits\n"), "a run on Digits, whose classes"),
         (lambda run: shutil.rmtree(run / "report"), "has left no features"),
+        (lambda run: add_to_summary(run, images=IN_MEMORY), "a run on images in memory"),
         (lambda run: (run / "report" / "frozen.safetensors").write_bytes(b"x" * 99), "damaged"),
         (lambda run: (run / "model" / "model.json").write_text('{"format": "old"}'), "of another version"),
         (lambda run: (run / "model" / "model.json").write_text('{"format": "coft-model/1"}'), "is damaged"),
