@@ -22,7 +22,8 @@ from coft.engine.backbone import check_light_module
 from coft.engine.class_names import Classes
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.engine import Engine
-from coft.engine.messages import report_expected_time, report_start
+from coft.engine.loop import begin
+from coft.engine.messages import report_start
 from coft.engine.run_log import ZERO_SHOT
 from coft.engine.session import DriverContext, Session, Task
 from coft.engine.specs import MethodSpec
@@ -195,10 +196,7 @@ class MethodTrainer(TrainerX):
             self.start_epoch = take_phase1(self)
         there = {"the epoch to resume at": self.start_epoch}
         processes.check_same(self.world, there, "choose an --output-dir on a disk that all machines share")
-        self.engine.resumed() if self.start_epoch else self.engine.begin()
-        report_expected_time(self.session, self.start_epoch)
-        if self.session.log and not self.start_epoch:
-            self.session.log.add(0, ZERO_SHOT)
+        begin(self.session, self.start_epoch)
 
     def before_epoch(self) -> None:
         """Prepare the epoch: pseudo-labels and batches."""

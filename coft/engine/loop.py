@@ -27,14 +27,24 @@ def fit(session: Session, start: int = 0, ended: Callable[[int], None] = lambda 
     engine, method = session.engine, session.method
     report_start(session)
     with show_progress(session.progress, session.spec.trainer):
-        engine.resumed() if start else engine.begin()
-        report_expected_time(session, start)
-        if session.log and not start:
-            session.log.add(0, ZERO_SHOT)
+        begin(session, start)
         for epoch in range(start, method.epochs):
             run_epoch(session, epoch)
             ended(epoch)
     engine.set_mode(training=False)
+
+
+def begin(session: Session, start: int) -> None:
+    """Begin or resume the method, report the expected time, and record zero-shot CLIP.
+
+    Args:
+        session: The run.
+        start: Number of epochs that are done already.
+    """
+    session.engine.resumed() if start else session.engine.begin()
+    report_expected_time(session, start)
+    if session.log and not start:
+        session.log.add(0, ZERO_SHOT)
 
 
 def run_epoch(session: Session, epoch: int) -> None:
