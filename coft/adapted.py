@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,18 +19,30 @@ from torch import Tensor
 from coft.core.errors import UserError, first_line
 from coft.core.files import given_path, write_table, writing
 from coft.core.progress import bar
+from coft.core.settings import shown
 from coft.core.untrusted import MISSING, read_table
 from coft.inference.export.export_options import ExportOptions
 from coft.inference.export.sample import Sample, existing_files, sample, step_for, views_of
 from coft.inference.export.write import export
 from coft.inference.locate_model import FOLDER
-from coft.inference.model import AdaptedModel, whole_batch
+from coft.inference.model import AdaptedModel
 from coft.inference.store import load, save
 from coft.report.write import write_report
 
 from .images.image_sources import count_of, holds_paths, item_of, path_of, sequence_of
 
 LABELS = "labels.csv"
+
+
+def whole_batch(size: Any) -> int:
+    """Validate a batch size that a caller passes, and return it as an int.
+
+    Raises:
+        UserError: If it is not a whole number of at least 1.
+    """
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise UserError(f"batch_size is {shown(size)}; expected a whole number of at least 1")
+    return int(size)
 
 
 class Adapted:

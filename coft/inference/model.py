@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from coft.backbones.frozen_bank import share_stages, through_stages
 from coft.backbones.joint import members_of
 from coft.backbones.load import fingerprint
 from coft.backbones.members import member_names
-from coft.core.errors import UserError
 from coft.core.finite import check_predictions
 from coft.core.parallel import Parallel
 from coft.core.precision import PRECISIONS
-from coft.core.settings import shown
 from coft.images.reading import Decoding, decode_image, read_bytes, rgb
 from coft.images.views import Inputs, plain_view
 from coft.labelling.predictor import Predictor
@@ -30,17 +27,6 @@ from coft.labelling.predictor import Predictor
 from .encoders import encode_images, origin_of, visual_at
 
 ImageLike = str | os.PathLike[str] | Image.Image
-
-
-def whole_batch(size: Any) -> int:
-    """Validate a batch size that a caller passes, and return it as an int.
-
-    Raises:
-        UserError: If it is not a whole number of at least 1.
-    """
-    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-        raise UserError(f"batch_size is {shown(size)}; expected a whole number of at least 1")
-    return int(size)
 
 
 @dataclass(frozen=True)
@@ -209,22 +195,3 @@ class AdaptedModel:
         probabilities = self.predictor.log_probabilities(scores).softmax(dim=1)
         check_predictions(probabilities, "copy the model again, or train again with PREC fp32")
         return Prediction(probabilities, self.predictor.p_clean(scores))
-
-    def predict_proba(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
-        """Compute class probabilities of image files or Pillow images.
-
-        Args:
-            images: Paths of image files, or Pillow images.
-            batch_size: Number of images per batch.
-
-        Returns:
-            Shape (n, C), on the CPU.
-
-        Raises:
-            UserError: If a file cannot be read as an image, or `batch_size` is not a whole number of at least 1.
-        """
-        parts, batch_size = [torch.zeros(0, len(self.classes))], whole_batch(batch_size)
-        for start in range(0, len(images), batch_size):
-            views = [self.view(image) for image in images[start : start + batch_size]]
-            parts.append(self.predict(self.batch(views)).probabilities.cpu())
-        return torch.cat(parts)

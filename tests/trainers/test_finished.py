@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import coft
 from coft.backbones.load import load_clip
 from coft.core.errors import UserError
 from coft.inference.locate_model import description_of, find_model, with_checksum
@@ -66,7 +67,8 @@ def test_images_are_preprocessed_as_in_the_test_of_the_run(trained: Run) -> None
     images = model.batch([model.view(path) for path in paths])
     assert torch.equal(images, torch.cat(list(batches_of(built))))
     expected = torch.cat([built.engine.predict(batch).softmax(dim=1) for batch in batches_of(built)])
-    torch.testing.assert_close(model.predict_proba(paths, batch_size=7), expected)
+    probabilities = coft.Adapted.load(built.output_dir).predict_proba(paths, batch_size=7)
+    torch.testing.assert_close(torch.from_numpy(probabilities), expected)
 
 
 def test_p_clean_is_the_mean_over_peers_and_absent_without_negative_prompts(trained: Run) -> None:

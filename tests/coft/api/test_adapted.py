@@ -125,7 +125,7 @@ def test_labels_csv_has_the_order_of_labels_(adapted: coft.Adapted, output: Path
 @pytest.mark.parametrize("size", [0, -1, 1.5, "2", None, True, float("nan")])
 def test_a_bad_batch_size_is_refused(size: Any, adapted: coft.Adapted) -> None:
     images = [np.zeros((64, 64), np.uint8)]
-    for predict in (adapted.predict, adapted.predict_proba, adapted.model.predict_proba):
+    for predict in (adapted.predict, adapted.predict_proba):
         with pytest.raises(coft.UserError, match=r"batch_size is .*; expected a whole number of at least 1"):
             predict(images, batch_size=size)
 
