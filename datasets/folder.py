@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,11 +12,11 @@ from coft.core.files import check_not_inside
 from coft.core.paths import expanded
 from coft.engine.class_names import Classes, read_classes
 from coft.engine.predictions import write_duplicates, write_skipped
-from coft.images.index import Entry, index_folder
+from coft.images.image_sources import collect_images
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from .base import UNKNOWN, DeclaredDataset
-from .folders import SUFFIXES, letters_of
+from .folders import letters_of
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,6 @@ class Folder(DeclaredDataset):
         classes: Classes as the user declared them.
         descriptions: Descriptive sentences by class name, if the file of classes has them.
         synonyms: Other names by class name, if the user gave any.
-        duplicates: Number of duplicate images.
     """
 
     dataset_dir = ""
@@ -49,33 +47,24 @@ class Folder(DeclaredDataset):
         folder = find_folder(options.IMAGES)
         check_not_inside(folder, Path(cfg.OUTPUT_DIR), "--output-dir")
         self.dataset_dir = str(folder)
-        entries = index_folder(folder)
-        images = [entry for entry in entries if not entry.problem]
-        if not images:
-            if not entries:
-                raise UserError(
-                    f"--images {folder}: no image in it; files named {', '.join(sorted(SUFFIXES))} are read"
-                )
-            example = f"such as {entries[0].path}: {entries[0].problem}; give others"
-            raise UserError(f"--images {folder}: no image that can be read ({len(entries)} found), {example}")
-        skipped = [(os.fspath(folder / entry.path), entry.problem) for entry in entries if entry.problem]
-        write_skipped(Path(cfg.OUTPUT_DIR), skipped)
+        image_set = collect_images(folder)
+        write_skipped(Path(cfg.OUTPUT_DIR), image_set.skipped)
         label_of_name = folder_names(self.classes)
-        labels = [UNKNOWN] * len(images)
+        labels = [UNKNOWN] * len(image_set)
         if options.LABELS_FROM_FOLDERS:
             label_of = {letters_of(name): label for name, label in label_of_name.items()}
-            labels = [folder_label(entry.path, label_of, label_of_name) for entry in images]
+            below = [Path(name).relative_to(folder).as_posix() for name in image_set.names]
+            labels = [folder_label(path, label_of, label_of_name) for path in below]
         if options.SUBSAMPLE_CLASSES != "all":
             raise UserError(
                 "DATASET.SUBSAMPLE_CLASSES splits benchmarks; for your own images list the classes you want"
             )
-        self.content_hashes = {str(folder / entry.path): entry.digest for entry in images}
-        items = [make_item(folder, *pair, names) for pair in zip(images, labels, strict=True)]
-        distinct = first_of_each_content(images, items)
-        self.duplicates = len(items) - len(distinct)
-        log.info(
-            "Own images: %d, and %d duplicates; skipped: %d", len(distinct), self.duplicates, len(entries) - len(images)
-        )
+        self.content_hashes = dict(zip(image_set.names, image_set.digests, strict=True))
+        items = [make_item(*pair, names) for pair in zip(image_set.names, labels, strict=True)]
+        first = set(image_set.distinct())
+        distinct = [item for item in items if item.impath in first]
+        skipped = len(image_set.skipped)
+        log.info("Own images: %d, and %d duplicates; skipped: %d", len(distinct), len(items) - len(distinct), skipped)
         write_duplicates(Path(cfg.OUTPUT_DIR), self.content_hashes)
         super().__init__(cfg, classnames=names, train=distinct, test=items)
         self.unlabeled_part = "images of the folder, which are predicted as well"
@@ -129,18 +118,13 @@ def folder_label(path: str, label_of: Mapping[str, int], names: Iterable[str]) -
     raise UserError(f"--labels-from-folders: folder {folders[-1]!r} is no class; {hint}")
 
 
-def make_item(folder: Path, entry: Entry, label: int, names: Sequence[str]) -> Datum:
-    """Make the Datum of an image of the index.
+def make_item(path: str, label: int, names: Sequence[str]) -> Datum:
+    """Make the Datum of an image.
 
     Raises:
         UserError: If the file has been removed since it was indexed.
     """
     try:
-        return Datum(impath=str(folder / entry.path), label=label, classname=names[label] if label >= 0 else "")
+        return Datum(impath=path, label=label, classname=names[label] if label >= 0 else "")
     except AssertionError as error:  # raised by Dassl's Datum, which checks that the file exists
-        raise UserError(f"image {folder / entry.path} was there, and is gone; give the command again") from error
-
-
-def first_of_each_content(images: Sequence[Entry], items: Sequence[Datum]) -> list[Datum]:
-    """Keep the first image with each content."""
-    return list({entry.digest: item for entry, item in reversed(list(zip(images, items, strict=True)))}.values())[::-1]
+        raise UserError(f"image {path} was there, and is gone; give the command again") from error

@@ -87,8 +87,11 @@ def collect_images(images: Any) -> ImageSet:
     else:
         image_set = _from_memory(items)
     if not image_set.names:
+        where = "images" if image_set.origin in (FILES, IN_MEMORY) else f"images {image_set.origin}"
         hint = f"files named {', '.join(sorted(SUFFIXES))} are supported" if image_set.are_files else EXPECTED
-        raise UserError(f"images: no image that can be read ({len(image_set.skipped)} found); {hint}")
+        if image_set.skipped:
+            hint = f"such as {image_set.skipped[0][0]}: {image_set.skipped[0][1]}; give others"
+        raise UserError(f"{where}: no image that can be read ({len(image_set.skipped)} found); {hint}")
     return image_set
 
 
