@@ -285,6 +285,8 @@ def test_a_run_in_memory_has_no_pictures(adapt: Any, pictures: list[Image.Image]
     assert "in memory" in notice and "no longer" not in notice
     with pytest.raises(coft.UserError, match="images in memory"):
         read_reviewed(output)
+    assert main(["report", str(output)]) == 0
+    assert notice in (output / "report.html").read_text()
 
 
 def test_a_finished_run_without_its_labels_is_refused(adapt: Any, folder: Path, tmp_path: Path) -> None:
