@@ -1,4 +1,4 @@
-"""Quality of pseudo-labels. The only module, besides the evaluator, that reads labels of the unlabeled images.
+"""Quality of pseudo-labels. In a label-free run, only this module and the evaluator read labels.
 
 Its results are for logs and reports; nothing that a trainer trains on comes from here.
 """

@@ -258,7 +258,8 @@ class Engine:
         steps = dict(zip(drawn, self.parallel.map(work, list(drawn), self.runtime.steps_in_parallel), strict=True))
         # Only now, since a step may use the teachers of other models.
         for name, (_, kept) in steps.items():
-            rows = self.world.gather(torch.cat(kept or [torch.empty(0, 0)])) if method.keeps_rows(self.phase) else None
+            kept = kept or [torch.empty(0, 0, device=self.device)]  # on the device of the other ranks' rows
+            rows = self.world.gather(torch.cat(kept)) if method.keeps_rows(self.phase) else None
             method.after_step(name, drawn[name].index, rows)
         self._number, self._predictor = self._number + 1, None
         return method.metrics({name: means for name, (means, _) in steps.items()})

@@ -55,7 +55,7 @@ class PoolEncoder:
         return self._of_clip[num_views]
 
     def forget(self) -> None:
-        """Release the frozen CLIP's features."""
+        """Drop the frozen CLIP's features, which are released unless the method keeps a table of them."""
         self._of_clip.clear()
 
     def request(self, encoders: str, index: dict[str, Tensor] | None, num_views: int) -> dict[str, Tensor]:

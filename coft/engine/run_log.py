@@ -6,22 +6,26 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from coft.core.files import replacing
 from coft.core.sanitize import some_of
 from coft.core.world import SINGLE_PROCESS, World
 from coft.labelling.protocol import Observer
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
-from coft.report.image_facts import write_peers
+from coft.report.image_facts import FOLDER as REPORT
+from coft.report.image_facts import PEERS, write_peers
 
 from .diagnostics import Diagnostics
 from .records import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
 
 log = logging.getLogger(__name__)
+PSEUDO_LABELS = "pseudo_labels.csv"
 ZERO_SHOT = "zero-shot"  # the stage of epoch 0
 FILES = (  # result files, listed at the end of a run; those of the second line exist for a user's own images only
     "report.html",
@@ -59,8 +63,15 @@ class RunLog(Observer):
         self.epochs = 0  # number of epochs of the whole run; 0 if unknown
 
     def resume(self, epochs_done: int, folder: Path) -> None:
-        """Continue from the metrics of the first `epochs_done` epochs, which an earlier part of the run wrote."""
+        """Continue from the metrics and labels of the first `epochs_done` epochs of an earlier part of the run.
+
+        Args:
+            epochs_done: Number of finished epochs.
+            folder: Folder of the earlier part; usually that of this one.
+        """
         self.history = History(self.folder, folder, epochs_done, self.world.is_main)
+        if self.world.is_main and folder.resolve() != self.folder.resolve():
+            copy_labels(folder, self.folder)
         self.started -= self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
 
     # ---------------------------------------------------------------- rows
@@ -122,7 +133,7 @@ class RunLog(Observer):
         self.numbers |= {
             "kept": len(index),
             "of": sum(len(each.index) for each in seeds.values()),
-            "coverage": len(index) / len(self.paths),
+            "coverage": len(index.unique()) / len(self.paths),
             "precision": self.diagnostics.accuracy(index, labels),
         }
 
@@ -165,8 +176,18 @@ class RunLog(Observer):
         columns = {"confidence": torch.maximum(first.confidence, second.confidence)}
         columns |= {f"p_clean_{name[-1]}": each.p_clean(label) for name, each in predictions.items()}
         kept_for = {name: each.keep & (each.label == label) for name, each in labels.items()}
-        path = self.folder / "pseudo_labels.csv"
+        path = self.folder / PSEUDO_LABELS
         write_pseudo_labels(path, self.paths, self.classnames, label, columns, kept_for)
+
+
+def copy_labels(source: Path, target: Path) -> None:
+    """Copy the files of the last labelling, if there are any, to the folder of another run."""
+    for name in (PSEUDO_LABELS, f"{REPORT}/{PEERS}"):
+        with suppress(FileNotFoundError):
+            content = (source / name).read_bytes()
+            (target / name).parent.mkdir(exist_ok=True)
+            with replacing(target / name) as draft:
+                draft.write_bytes(content)
 
 
 def epoch_line(stage: str, epoch: int, epochs: int, numbers: Mapping[str, float], seconds: float) -> str:

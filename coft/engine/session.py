@@ -94,6 +94,16 @@ class DriverContext:
     started: float = field(default_factory=time.monotonic)
 
 
+def device_of(cfg: Any) -> torch.device:
+    """Return the device of this process.
+
+    A GPU is named with its number: another thread than the main one would take the first GPU otherwise.
+    """
+    if torch.cuda.is_available() and cfg.USE_CUDA:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 class Session:
     """A run of a method: CLIP, engine, method and records, built from a config.
 
@@ -119,7 +129,7 @@ class Session:
         self.cfg, self.spec, self.task, self.folder, self.context = cfg, spec, task, folder, context
         self.world, self.results = self.context.world, dict[str, Any]()
         self.settings = spec.settings_of(cfg)
-        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.device = device_of(cfg)
         self.runtime = self._runtime()
         self.precision = precision_of(self.runtime.dtype)
         spec.check_backbone(cfg.MODEL.BACKBONE.NAME)
@@ -141,11 +151,14 @@ class Session:
     def _runtime(self) -> Runtime:
         cfg, precision = self.cfg, getattr(self.settings, "prec", "fp32")
         dtype = forward_type(precision, self.device)
+        scaler = torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None
+        if scaler is not None:
+            scaler.scale(torch.zeros((), device=self.device))  # or a process without images of a batch cannot step
         return Runtime(
             cfg.SEED,
             self.device,
             dtype,
-            scaler=torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None,
+            scaler=scaler,
             micro_batch=cfg.TRAIN.MICRO_BATCH,
             compiler=cfg.TRAIN.COMPILE,
             timed=self.context.timed,
@@ -205,7 +218,7 @@ class Session:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state besides weights and optimizers: the identity of the run and the method's state."""
-        return {"identity": self.identity, "method": self.method.state_dict()}
+        return {"identity": self.identity, "method": self.method.state_dict(), "results": dict(self.results)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state from `state_dict`. Weights must be loaded after it.
@@ -216,6 +229,7 @@ class Session:
         """
         check_identity(state["identity"], self.identity)
         self.method.load_state_dict(state["method"])
+        self.results.update(state.get("results", {}))  # states of earlier versions lack it
         for labels in self.method.labels.values():
             labels.check(len(self.engine.images or ()), len(self.engine.clip.classnames))
 

@@ -167,7 +167,8 @@ class UnlabeledImages:
         kind = "plain" if num_views == 1 else f"{num_views} views"
         view = view_of(self.inputs, ["plain"]) if num_views == 1 else label_view(self.inputs, num_views)
         batches = [draws[i : i + size] for i in range(0, len(draws), size)]
-        views = Views(self.pool, kind, view, (*key, ALL), self.kept)
+        kept = None if self.num_workers else self.kept  # each worker would fill a cache of its own
+        views = Views(self.pool, kind, view, (*key, ALL), kept)
         yield from bar(self._loader(views, batches), "unlabeled images")
 
     def batches(
@@ -185,7 +186,7 @@ class UnlabeledImages:
             kinds: Kinds of views of an image: keys of `coft.images.views.VIEWS`.
             streams: Sources of each model's batches, by model. A batch concatenates the draws of all its sources.
             steps: Number of batches. A source whose images run out starts again, in another order.
-            *key: Random key of these batches: seed, phase, epoch.
+            *key: Random key of these batches: seed, epoch, and the trainer's name for other methods than CoFT.
             num_fixed_views: See `Views`.
             fixed_key: See `Views`.
 
@@ -194,7 +195,8 @@ class UnlabeledImages:
         """
         draws = DrawSampler(streams, steps, key, self.world)
         # Views that are not fixed are kept for one epoch if several models may draw an image. Workers share no cache.
-        kept = self.kept if num_fixed_views else ViewCache() if len(streams) > 1 and not self.num_workers else None
+        kept = self.kept if num_fixed_views else ViewCache() if len(streams) > 1 else None
+        kept = None if self.num_workers else kept
         views = Views(
             self.pool, " and ".join(kinds), view_of(self.inputs, kinds), key, kept, num_fixed_views, fixed_key
         )

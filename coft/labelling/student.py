@@ -45,7 +45,7 @@ class Student(nn.Module):
 
 
 def ramped_ema(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], int | Tensor], None]:
-    """Return an EMA update whose decay ramps up: min(decay, (1 + n) / (10 + n)) in step n.
+    """Return an EMA update whose decay ramps up: min(decay, (1 + n) / (10 + n)) after n steps. The first step copies.
 
     With a constant decay, the average after a run of a hundred steps would still be mostly the initial weights.
 

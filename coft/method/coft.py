@@ -186,8 +186,8 @@ class CoFT(TwoPhases):
         return {name: Predictions(labels[name], softmax[name], clean[name]) for name in NAMES}
 
     def is_due(self, epoch: int) -> bool:
-        """Return whether all images are relabelled in an epoch of Phase II."""
-        return (epoch - self.phase1_epochs) % REFRESH == 0
+        """Return whether all images are relabelled in an epoch."""
+        return self.phase(epoch) == 2 and (epoch - self.phase1_epochs) % REFRESH == 0
 
     def filter_labels(self, predictions: Mapping[str, Predictions]) -> dict[str, PseudoLabels]:
         """Filter the predictions of both peers to the labels that each peer is trained on."""

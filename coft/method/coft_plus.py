@@ -91,6 +91,10 @@ class CoFTPlus(CoFT):
         """Return whether an epoch is the first of a round after the first round."""
         return self.trains and 0 < epoch < self.phase1_epochs and epoch % self.settings.phase1.epochs == 0
 
+    def is_due(self, epoch: int) -> bool:
+        """Return whether all images are relabelled in an epoch."""
+        return self.restarts(epoch) or super().is_due(epoch)
+
     def prepare(self, epoch: int) -> None:
         """Prepare the labels of an epoch. In later rounds of Phase I, they stay as at the beginning of the round."""
         if self.restarts(epoch):

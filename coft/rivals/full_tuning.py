@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from coft.core.precision import precision_setting
 from coft.core.settings import setting, share
+from coft.core.table import Table
 from coft.labelling.classifier import Classifier, interpolate
 from coft.labelling.first_labels import likeliest
 from coft.labelling.losses import Term, adjusted_cross_entropy
@@ -128,9 +129,13 @@ class FullTuning(Method):
             tau: Strength of the prior correction.
             num_views: Number of views of an image over which features are averaged.
         """
+        return self.labels_by(self.engine.encode(self.encoders, num_views), tau)
+
+    def labels_by(self, features: Mapping[str, Table], tau: float) -> Mapping[str, PseudoLabels]:
+        """Label all images by the heads of the moving averages, on given features. Shape (N, embed_dim) each."""
         labels = {}
-        for name, features in self.engine.encode(self.encoders, num_views).items():
-            logits = final_classifier(self.students[name].teacher).logits(features)
+        for name, rows in features.items():
+            logits = final_classifier(self.students[name].teacher).logits(rows)
             labels[name] = PseudoLabels.of_pool(likeliest(correct_prior(logits, tau)))
         self.observer.labelled({}, labels, {name: name for name in labels})
         return labels

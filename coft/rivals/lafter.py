@@ -89,8 +89,10 @@ class LaFTer(FullTuning):
         super().__init__(*args)
 
     def label(self) -> Mapping[str, PseudoLabels]:
-        """Return the models' labels: at first, those of the text classifiers."""
-        return self.own_labels(self.settings.prior_tau)
+        """Return the models' labels: at first, those of the text classifiers with the frozen image encoder."""
+        if self.epoch:
+            return self.own_labels(self.settings.prior_tau)
+        return self.labels_by(dict.fromkeys(self.models, self.engine.clip_features(1)), self.settings.prior_tau)
 
     def first_head(self, name: str) -> Tensor:
         """Train a model's text classifier. Unit length, shape (C, embed_dim)."""

@@ -66,6 +66,29 @@ def test_filtered_seeds_are_counted_over_both_peers(tmp_path: Path) -> None:
     assert (reported["kept"], reported["of"], reported["coverage"]) == (3, 4, 0.75)
 
 
+def test_coverage_counts_an_image_once_if_both_models_have_its_label(tmp_path: Path) -> None:
+    log = make_log(tmp_path, [0, 1, 0, 1])
+    labels = PseudoLabels.unweighted(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 1]))
+    log.seeds_filtered(dict.fromkeys(PEERS, labels))
+    assert log.add(1, "phase1")["coverage"] == 0.75
+
+
+def test_a_run_that_resumes_in_another_folder_takes_the_last_labels_along(tmp_path: Path) -> None:
+    log = make_log(tmp_path / "first", [0, 1, 1, 0])
+    rows = predictions([0, 1, 0, 1], [0.9, 0.7, 0.6, 0.8], [0.9, 0.2, 0.6, 0.9])
+    log.labelled(
+        dict.fromkeys(PEERS, rows),
+        dict.fromkeys(PEERS, PseudoLabels.of_pool(rows.label)),
+        dict(zip(PEERS, PEERS, strict=True)),
+    )
+    log.add(1, "phase2")
+    make_log(tmp_path / "second", [0, 1, 1, 0]).resume(1, tmp_path / "first")
+    for name in ("pseudo_labels.csv", "report/peers.safetensors"):
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+    make_log(tmp_path / "third", [0, 1, 1, 0]).resume(1, tmp_path / "nowhere")
+    assert not (tmp_path / "third").exists()
+
+
 def test_pseudo_labels_are_those_of_the_more_confident_peer_and_name_the_learner(tmp_path: Path) -> None:
     log = make_log(tmp_path, [0, 1, 1, 0])
     first = predictions([0, 1, 0, 1], [0.9, 0.7, 0.6, 0.8], [0.9, 0.2, 0.6, 0.9])

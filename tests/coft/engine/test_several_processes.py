@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from coft.core.world import SINGLE_PROCESS, World
 from coft.engine.runtime import Runtime
+from coft.engine.session import device_of
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.method.coft_plus import Contrast
 from coft.method.coft_settings import Phase2
@@ -147,3 +149,12 @@ def test_weights_in_float64_differ_by_1e_12_at_most(tmp_path: Path) -> None:
         expected, actual = run(SINGLE_PROCESS), in_world(2, run, tmp_path / "two")[0]
     assert expected["weights"]["peer_a.student.model.encoder.1.weight"].dtype is torch.float64
     assert_same(actual, expected, relative=1e-12)
+
+
+def test_a_gpu_is_named_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = SimpleNamespace(USE_CUDA=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert device_of(cfg) == torch.device("cuda:1")
+    cfg.USE_CUDA = False
+    assert device_of(cfg) == torch.device("cpu")

@@ -22,6 +22,7 @@ from tests.coft.toys import (
     assert_resumes,
     begin_at,
     make_coft,
+    make_plus,
     train,
     weights,
     whole_batch,
@@ -170,3 +171,10 @@ def test_training_learns_given_labels() -> None:
 @pytest.mark.parametrize("filter", ["min-p-clean", "own"])
 def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits(filter: str) -> None:
     assert_resumes(lambda: make_coft({"filter": filter} | ALL_SEEDS))
+
+
+def test_relabelling_is_due_in_every_second_epoch_of_phase_2_and_before_later_rounds() -> None:
+    method = make_coft()
+    assert [method.is_due(epoch) for epoch in range(method.epochs)] == [False, False, True, False, True]
+    plus = make_plus()
+    assert [plus.is_due(epoch) for epoch in range(plus.epochs)] == [False, False, True, False, True, False, True]

@@ -41,9 +41,9 @@ def make_tuning(kind: str, images: ToyImages | None = None, truth: Tensor | None
         kind: "SelfTraining", "MUST", "DPA", "Supervised" or "LaFTer".
         images: Images.
         truth: Labels for `Supervised`; by default the classes, shifted by one.
-        **options: `runtime`, and settings.
+        **options: `runtime`, `backbone`, and settings.
     """
-    images, runtime = images or ToyImages(), options.pop("runtime", None)
+    images, runtime, backbone = images or ToyImages(), options.pop("runtime", None), options.pop("backbone", None)
     truth = (images.truth + 1) % CLASSES if truth is None else truth
     short: dict[str, Any] = {"epochs": 2, "lr": 1e-2}
     kinds: dict[str, tuple[Any, Any]] = {
@@ -54,7 +54,9 @@ def make_tuning(kind: str, images: ToyImages | None = None, truth: Tensor | None
         "LaFTer": (partial(LaFTer, class_texts), partial(LaFTerSettings, text_steps=20)),
     }
     make, settings = kinds[kind]
-    return make_method(make, settings(**(short | options)), Recorder(), images=images, runtime=runtime)
+    return make_method(
+        make, settings(**(short | options)), Recorder(), images=images, backbone=backbone, runtime=runtime
+    )
 
 
 # -------------------------------------------------------------------- learned prompts

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from coft.rivals.lafter import LaFTerSettings, train_text_classifier
 from tests.coft.rivals.making import make_tuning
-from tests.coft.toys import CLASSES, DIM, train, weights
+from tests.coft.toys import CLASSES, DIM, ToyBackbone, ToyImages, train, weights, with_trained_biases
 
 
 def unit(x: Tensor) -> Tensor:
@@ -55,7 +55,15 @@ def test_only_the_light_module_and_the_head_train() -> None:
 
 
 def test_the_text_classifier_labels_the_images() -> None:
-    method = make_tuning("LaFTer")
+    def noisy(visual: nn.Module, source: torch.Generator) -> nn.Module:
+        twin = with_trained_biases(visual, source)
+        for parameter in twin.parameters():
+            if parameter.requires_grad:
+                parameter.data += torch.randn(parameter.shape, generator=source)  # as random prompts of a ViT would
+        return twin
+
+    images = ToyImages()
+    method = make_tuning("LaFTer", images, backbone=ToyBackbone(images, noisy))
     method.engine.begin_epoch(0)
     clip = method.engine.clip
     features = F.normalize(clip.visual(method.engine.images.pixels), dim=-1)
