@@ -20,7 +20,6 @@ from dassl.engine import TRAINER_REGISTRY
 from scripts.launch import CONFIGS
 from scripts.paths import called_from
 
-from .costs import Facts
 from .list import TIMES, Result, identity, key_of, read_list, stages
 from .methods import Method, Settings, pairs_of
 from .plan import Grid, Run, plan
@@ -50,6 +49,25 @@ SCHEMA = Record(  # schema of configs/paper.yaml, and of a file given instead
 NO_SEED = 0  # seed of a deterministic method
 Entry = Mapping[str, Any]  # an entry of the file
 BySeed = dict[int, Any]  # by seed: whether a method is right on each test image, shape (images,)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Size of a data set in CoOp's split.
+
+    Attributes:
+        title: Title in tables.
+        classes: Number of classes.
+        train: Number of training images.
+        val: Number of validation images.
+        test: Number of test images.
+    """
+
+    title: str
+    classes: int
+    train: int
+    val: int
+    test: int
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""compare.sh --benchmark: report what is missing and its cost, do the runs without a result, write the tables."""
+"""compare.sh --benchmark: report what is missing, do the runs without a result, write the tables."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,14 +17,13 @@ from scripts.paths import display_path
 
 from .benchmark import Benchmark, Unit, listed_results, plan_units, read_benchmark, restrict, rows_of
 from .benchmark_tables import write_report
-from .costs import RATE, SIZES, Facts, gigabytes, hours
 from .list import Result, add_to_list, identity, read_result
 from .needs import missing_inputs
 from .options import choose_devices, failed_lines, report_failures
 from .paper_tables import write_paper
 from .plan import Run
 from .run import do_runs, split_finished
-from .tables import NOTHING, markdown
+from .tables import NOTHING
 
 Planned = Mapping[Unit, Sequence[Run]]
 
@@ -41,14 +40,16 @@ def run_benchmark(args: argparse.Namespace, command: Sequence[str], called: str)
     listed = listed_results(planned, args.kept)
     all_runs = [run for runs in planned.values() for run in runs]
     missing = [run for run in all_runs if run not in listed or run.method.name in args.again]
-    facts = facts_of_runs(benchmark, planned)
-    of_part = runs_of_part(all_runs, args.part, lambda run: hours(run, facts[run]) if run in facts else 1 / 3600)
+    images = {name: facts.train for name, facts in benchmark.sets.items()}
+    of_part = runs_of_part(
+        {run: images.get(unit.dataset, 0) for unit, runs in planned.items() for run in runs}, args.part
+    )
     unavailable = {} if args.no_run else missing_inputs(benchmark, args.data.resolve(), fetch=not args.dry_run)
     available = {run for unit, runs in planned.items() if unit not in unavailable for run in runs}
     todo = [run for run in missing if run in of_part & available]
     if benchmark.sets or args.dry_run:
         left = split_finished([run for run in missing if run in of_part])[1]
-        print_plan(benchmark, planned, left, unavailable, facts, args)
+        print_plan(benchmark, planned, left, unavailable, args)
     if args.dry_run:
         return 0
     if unavailable and not available:
@@ -104,32 +105,16 @@ def other_commit_warning(results: Mapping[Run, Result]) -> list[str]:
 # ---------------------------------------------------------------- before it starts
 
 
-def runs_of_part(runs: Sequence[Run], part: tuple[int, int], hours_of: Callable[[Run], float]) -> set[Run]:
-    """Return the runs of one of several machines. The parts are disjoint and take about the same time.
+def runs_of_part(runs: Mapping[Run, int], part: tuple[int, int]) -> set[Run]:
+    """Return the runs of one of several machines. The parts are disjoint, and large data sets are spread over them.
 
     Args:
-        runs: All runs of the benchmark, finished or not, so that the parts do not depend on what is finished where.
+        runs: Number of training images, 0 if unknown, by run; of all runs of the benchmark, finished or not, so that
+            the parts do not depend on what is finished where.
         part: Number of the part, from 1, and number of parts.
-        hours_of: Function that estimates the hours of a run.
     """
     number, count = part
-    loads, of_part = [0.0] * count, set[Run]()
-    for run in sorted(dict.fromkeys(runs), key=lambda run: (-hours_of(run), run.title)):
-        place = loads.index(min(loads))
-        loads[place] += hours_of(run)
-        if place == number - 1:
-            of_part.add(run)
-    return of_part
-
-
-def facts_of_runs(benchmark: Benchmark, planned: Planned) -> dict[Run, Facts]:
-    """Return the data set's size for each run whose costs can be estimated: backbone and data set are of known size."""
-    return {
-        run: benchmark.sets[unit.dataset]
-        for unit, runs in planned.items()
-        for run in runs
-        if unit.backbone in SIZES and unit.dataset in benchmark.sets
-    }
+    return {*sorted(runs, key=lambda run: (-runs[run], run.title))[number - 1 :: count]}
 
 
 def print_plan(
@@ -137,10 +122,9 @@ def print_plan(
     planned: Planned,
     left: Sequence[Run],
     unavailable: Mapping[Unit, Sequence[str]],
-    facts: Mapping[Run, Facts],
     args: argparse.Namespace,
 ) -> None:
-    """Print how many runs are left, what is missing, and the GPU hours and memory of the rest."""
+    """Print how many runs are left, and what is missing."""
     say = partial(print, file=sys.stderr)
     total = sum(map(len, planned.values()))
     number, parts = args.part
@@ -151,29 +135,8 @@ def print_plan(
     if unavailable:
         lost = sum(run in {*left} for unit in unavailable for run in planned[unit])
         say(f"{counted(lost, 'run')} cannot be done; the table will have the others")
-    estimated = {run: facts[run] for run in left if run in facts}
-    if estimated:
-        say(f"\n{cost_table(planned, estimated)}\n")
-        gpu_hours, at_once = sum(hours(run, facts[run]) for run in estimated), max(1, len(args.devices) or args.jobs)
-        say(
-            f"about {gpu_hours:.0f} GPU hours, {gpu_hours / at_once:.0f} by the clock with "
-            f"{counted(at_once, 'run')} at a time. "
-            f"An estimate, not measured: of a GPU that reaches {RATE / 1e12:.0f} TFLOP/s in bf16 (docs/performance.md)"
-        )
 
 
 def lines_of(unavailable: Mapping[Unit, Sequence[str]]) -> list[str]:
     """Return the lines about what is missing, without duplicates."""
     return list(dict.fromkeys(line for lines in unavailable.values() for line in lines))
-
-
-def cost_table(planned: Planned, facts: Mapping[Run, Facts]) -> str:
-    """Format number, GPU hours and memory of the runs in `facts` as a table with one row per unit."""
-    rows = []
-    for unit, runs in planned.items():
-        of_unit = [run for run in runs if run in facts]
-        if of_unit:
-            gpu_hours = sum(hours(run, facts[run]) for run in of_unit)
-            memory = max(gigabytes(run, facts[run]) for run in of_unit)
-            rows.append([unit.title, str(len(of_unit)), f"{gpu_hours:.1f}", f"{memory:.0f}"])
-    return markdown(rows, ["to be done", "runs", "GPU hours", "GB at the most"])

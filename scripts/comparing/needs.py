@@ -19,8 +19,7 @@ from datasets.splits import is_made_here
 from scripts.get_data import is_present
 from scripts.getting.sources import ORIGINS
 
-from .benchmark import Benchmark, Unit
-from .costs import Facts
+from .benchmark import Benchmark, Facts, Unit
 
 PARTS = ("train", "val", "test")
 Counts = tuple[int, ...]

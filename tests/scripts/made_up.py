@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.benchmark import SplitDataset
-from scripts.comparing.costs import Facts
+from scripts.comparing.benchmark import Facts
 from tests.datasets.data_roots import write_image
 
 SHARES = {"train": 4, "val": 1, "test": 2}  # images of a class
