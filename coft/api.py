@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from coft.adapted import LABELS, Adapted
-from coft.core.errors import UserError
+from coft.core.errors import UserError, first_line
 from coft.core.experiment import claim
 from coft.core.files import check_not_inside, ensure_folder, given_path, writing
 from coft.core.finite import check_models
@@ -26,6 +26,7 @@ from coft.core.progress import bar, lines, log_file, user_log
 from coft.core.progress import progress as bars
 from coft.core.sanitize import some_of
 from coft.core.settings import shown
+from coft.core.untrusted import read_table
 from coft.engine import state
 from coft.engine.class_names import CLASSES, GENERIC, Classes, Given, class_list, given_classes, write_classes
 from coft.engine.config import Config, build_config, spec_of
@@ -35,7 +36,7 @@ from coft.engine.loop import fit
 from coft.engine.messages import report_done, report_estimate, report_names, report_next
 from coft.engine.optimizers import light_optimizer
 from coft.engine.predictions import write_duplicates, write_predictions, write_skipped
-from coft.engine.run_log import epoch_line
+from coft.engine.run_log import PSEUDO_LABELS, epoch_line
 from coft.engine.session import DriverContext, Session, Task
 from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
@@ -138,7 +139,32 @@ class Run:
             )
         user_log.info("This run is finished; its model and labels are in %s", folder)
         device = "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu"
-        return Adapted.load(folder, device, trust_jit=self.cfg.MODEL.BACKBONE.TRUST_JIT)
+        finished = Adapted.load(folder, device, trust_jit=self.cfg.MODEL.BACKBONE.TRUST_JIT)
+        finished.labels_ = self._in_given_order(finished.labels_, folder)
+        return finished
+
+    def _in_given_order(self, labels: pd.DataFrame, folder: Path) -> pd.DataFrame:
+        """Return the labels of a finished run for the images as they are passed now, in another order or place.
+
+        Both runs have the same contents, so `pseudo_labels.csv`, whose order is that of the contents, tells which image
+        was which.
+        """
+        column, first = labels.columns[0], self.image_set.first_of_content
+        rows = labels.assign(**{column: labels[column].astype(str)}).drop_duplicates(column).set_index(column)
+        try:
+            before = read_table(folder / PSEUDO_LABELS)["path"]
+            named = dict(zip(self.images.pool.paths, before, strict=True))  # the name in the finished run
+            ordered = rows.loc[[named[first[digest]] for digest in self.image_set.digests]].reset_index()
+        except (OSError, ValueError, LookupError) as error:
+            raise UserError(
+                f"output folder {folder}: its tables do not fit these images ({first_line(error)}); remove the folder "
+                f"to run again, or use the model by coft predict"
+            ) from error
+        return ordered.assign(**{column: self._names()})
+
+    def _names(self) -> list[str] | list[int]:
+        names = self.image_set.names
+        return names if self.image_set.are_files else list(map(int, names))
 
     def _made(self) -> Adapted:
         write_skipped(self.folder, self.image_set.skipped)
@@ -218,9 +244,7 @@ class Run:
         kept &= self.session.method.trains
         return pd.DataFrame(
             {
-                "path" if image_set.are_files else "number": image_set.names
-                if image_set.are_files
-                else list(map(int, image_set.names)),
+                "path" if image_set.are_files else "number": self._names(),
                 "class": [self.classes.names[number] for number in label.tolist()],
                 "confidence": confidence.numpy(),
                 "p_clean": clean.numpy(),

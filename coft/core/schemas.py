@@ -130,10 +130,10 @@ class Text(Schema):
 
 @dataclass(frozen=True)
 class PathText(Schema):
-    """A text that can be the path of a file. Undecodable bytes are allowed."""
+    """A text that can be the path of a file or folder. Undecodable bytes are allowed."""
 
     def __str__(self) -> str:
-        return "the path of a file"
+        return f"a path whose names have at most {NAME_MAX} bytes"
 
     def _matches(self, value: Any) -> bool:
         try:

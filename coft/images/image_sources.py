@@ -66,7 +66,7 @@ class ImageSet:
     def distinct(self) -> list[str]:
         """Return the names of distinct images: the first one of each content."""
         first = set(self.first_of_content.values())
-        return [name for name in self.names if name in first]
+        return list(dict.fromkeys(name for name in self.names if name in first))  # a path may be listed twice
 
 
 def collect_images(images: Any) -> ImageSet:

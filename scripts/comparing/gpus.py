@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,15 @@ import torch
 
 from coft.core.errors import UserError
 
+log = logging.getLogger(__name__)
+
 
 def devices(numbers: Sequence[int], every: bool = False) -> list[str]:
     """Return the names of GPUs for CUDA_VISIBLE_DEVICES.
 
     Args:
-        numbers: Indices among the GPUs that this process sees. Without any GPU, this many runs share the CPU.
+        numbers: Indices among the GPUs that this process sees. Without any GPU, this many runs share the CPU, with a
+            warning.
         every: Whether an empty sequence stands for all GPUs that this process sees.
 
     Raises:
@@ -27,6 +31,8 @@ def devices(numbers: Sequence[int], every: bool = False) -> list[str]:
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     seen = names[:count] if names else [str(number) for number in range(count)]
     if not seen:
+        if numbers:
+            log.warning("--gpus: no GPU is seen here, so runs take the CPU")
         return [str(number) for number in numbers]
     if wrong := [number for number in numbers if number >= len(seen)]:
         raise UserError(f"--gpus {wrong[0]}: expected numbers from 0 to {len(seen) - 1}, the GPUs that are seen here")

@@ -52,11 +52,12 @@ def sample(model: AdaptedModel, run: Path, images: list[str], resolve: Resolve =
     Args:
         model: The model, for its preprocessing and classes.
         run: Output folder of the run, or its model folder.
-        images: Files, folders or patterns that the user named. If empty, the sample is taken from the run's images.
+        images: Files, folders or patterns that the user named. If empty, the sample is taken from the run's images, or
+            from its test images if it has no table of others.
         resolve: Turns a path as the user wrote it into a path.
     """
-    sources = list(Sources(images, resolve)) if images else images_of_run(run)
     label_of = labels_of_test_images(run, model.classes)
+    sources = list(Sources(images, resolve)) if images else images_of_run(run) or list(label_of)
     tested, sources_read = views_of(model, list(label_of))
     labels = None if tested is None else torch.tensor([label_of[source] for source in sources_read])
     return Sample(views_of(model, sources)[0], tested, labels)
@@ -123,7 +124,8 @@ def rows_of(table: Path) -> list[tuple[str, str]]:
     """Read the first rows of a run's table, at most `MOST`.
 
     Returns:
-        Image path and class of each row. The class is empty if it is not known.
+        Image path and class of each row. The class is empty if it is not known. No row for images in memory, which have
+        numbers.
 
     Raises:
         UserError: If the table cannot be read, or has no column of paths or classes, or a row has no path.
@@ -133,6 +135,8 @@ def rows_of(table: Path) -> list[tuple[str, str]]:
         rows = read_table(table, nrows=MOST)
     except (OSError, ValueError) as error:
         raise UserError(f"{table}: is no table ({first_line(error)}); copy it again, or remove it") from error
+    if {"number", "class"} <= set(rows):
+        return []
     if not {name, "class"} <= set(rows) or (rows[name] == "").any():
         raise UserError(f"{table}: is damaged (a row without {name} or class); copy it again, or remove it")
     return list(zip(rows[name], rows["class"], strict=True))

@@ -29,25 +29,43 @@ from .sample import Sample, agreement
 
 HEAD = "`head.safetensors`: vectors of the classes (`weight`), and of the clean log-odds (`clean`) if there are any"
 
+READ = """
+def read(path):  # as in the run: upright, RGB, transparency on white
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+"""
 USE = {
-    "open_clip": """
+    "open_clip": f"""
 import open_clip, torch
+from PIL import Image, ImageOps
 from safetensors import safe_open
-
+{READ}
 model, preprocess = open_clip.create_model_from_pretrained("local-dir:FOLDER")
 model.eval()
 with safe_open("FOLDER/head.safetensors", "pt") as head:
     weight, scale = head.get_tensor("weight"), float(head.metadata()["logit_scale"])
+images = torch.stack([preprocess(read(path)) for path in ["cat.jpg"]])
 features = torch.nn.functional.normalize(model.encode_image(images), dim=-1)
 probabilities = (scale * features @ weight.T).softmax(dim=1)
 """,
-    "onnx": """
-import json, onnxruntime
-
+    "onnx": f"""
+import json, numpy, onnxruntime
+from PIL import Image, ImageOps
+{READ}
 session = onnxruntime.InferenceSession("FOLDER/model.onnx")
 words = session.get_modelmeta().custom_metadata_map
-classes, preprocessing = json.loads(words["classes"]), json.loads(words["preprocessing"])
-probabilities, = session.run(None, {"images": images})  # float32, (n, 3, size, size)
+classes, steps = json.loads(words["classes"]), json.loads(words["preprocessing"])
+
+def pixels(path):
+    image, size = read(path), steps["resize_shorter_side"]
+    kind = Image.Resampling[steps["interpolation"].split(",")[0].upper()]
+    image = image.resize([size * side // min(image.size) for side in image.size], kind)
+    left, top = (round((side - size) / 2) for side in image.size)
+    image = numpy.asarray(image.crop((left, top, left + size, top + size)))
+    return ((image / 255 - steps["mean"]) / steps["std"]).transpose(2, 0, 1)
+
+images = numpy.stack([pixels(path) for path in ["cat.jpg"]]).astype("float32")
+probabilities, = session.run(None, {{"images": images}})
 """,
     "head": """
 from safetensors import safe_open

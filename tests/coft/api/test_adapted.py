@@ -139,7 +139,7 @@ def test_bfloat16_tensors_are_accepted(adapted: coft.Adapted) -> None:
 @pytest.mark.parametrize("folder", [None, 5, "", b"a", "a\0b"])
 def test_a_bad_folder_is_refused(folder: Any, adapted: coft.Adapted) -> None:
     for use in (adapted.save, adapted.export, coft.Adapted.load):
-        with pytest.raises(coft.UserError, match=r"folder is .*; expected the path of a file"):
+        with pytest.raises(coft.UserError, match=r"folder is .*; expected a path"):
             use(folder)
 
 

@@ -283,10 +283,37 @@ def test_a_run_in_memory_has_no_pictures(adapt: Any, pictures: list[Image.Image]
     adapt(pictures, output=output)
     notice = read_run(output).missing_notice()
     assert "in memory" in notice and "no longer" not in notice
+    saved = tmp_path / "saved"
+    coft.Adapted.load(output).save(saved)
+    assert any("no images" in line for line in coft.Adapted.load(saved).export(tmp_path / "head", "head"))
     with pytest.raises(coft.UserError, match="images in memory"):
         read_reviewed(output)
     assert main(["report", str(output)]) == 0
     assert notice in (output / "report.html").read_text()
+
+
+def test_a_finished_run_returns_labels_in_the_order_of_the_call(
+    adapt: Any, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    first = adapt(pictures, output=tmp_path / "out").labels_
+    again = adapt([*pictures[::-1], pictures[3]], output=tmp_path / "out").labels_
+    assert list(again["number"]) == list(range(25))
+    order = [*range(23, -1, -1), 3]
+    expected = first.loc[order].reset_index(drop=True).drop(columns="number")
+    pd.testing.assert_frame_equal(again.drop(columns="number"), expected, check_dtype=False, rtol=1e-6)
+
+
+def test_a_finished_run_on_a_folder_that_moved_has_its_paths_now(adapt: Any, folder: Path, tmp_path: Path) -> None:
+    first = adapt(folder, output=tmp_path / "out").labels_
+    folder.rename(tmp_path / "moved")
+    again = adapt(tmp_path / "moved", output=tmp_path / "out").labels_
+    assert list(again["path"]) == [path.replace(str(folder), str(tmp_path / "moved")) for path in first["path"]]
+    assert list(again["class"]) == list(first["class"])
+
+
+def test_a_path_that_is_listed_twice_is_trained_on_once(adapt: Any, folder: Path) -> None:
+    paths = [folder / "again.png", folder / "0.png", folder / "2.png"]
+    assert collect_images([*paths, *paths[::-1]]).distinct() == [str(paths[0]), str(paths[2])]
 
 
 def test_a_finished_run_without_its_labels_is_refused(adapt: Any, folder: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"backbone": None}, "backbone is None; expected text"),
     ({"backbone": "a\0b"}, "backbone is 'a\\x00b'"),
     ({"method": ["coft"]}, "method is ['coft']"),
-    ({"images": ""}, "images is ''; expected the path of a file"),
+    ({"images": ""}, "images is ''; expected a path"),
     ({"images": "~nobody-has-this-name/x"}, "images ~nobody-has-this-name/x: no such folder"),
     ({"images": "x" * 300}, "images is 'xxx"),
     ({"images": BytesPath()}, "images is b'photos'"),
@@ -111,7 +111,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"backbone": "x" * 5000}, "backbone is 'xxx"),
     ({"backbone": "~nobody-has-this-name/x"}, "unknown backbone '~nobody"),
     ({"progress": np.array(["a", "b"])}, "progress is array"),
-    ({"output": 5}, "output is 5; expected the path of a file"),
+    ({"output": 5}, "output is 5; expected a path"),
     ({"output": ""}, "output is ''"),
 ]
 

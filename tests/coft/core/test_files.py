@@ -110,7 +110,7 @@ def test_a_full_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("value", [None, 5, "", "a\0b", b"a", [], True])
 def test_a_value_that_is_no_path_is_refused(value: object) -> None:
-    with pytest.raises(UserError, match=r"output is .*expected the path of a file"):
+    with pytest.raises(UserError, match=r"output is .*expected a path"):
         given_path(value, "output")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
@@ -68,6 +69,27 @@ def test_open_clip_loads_an_export(run: Path, pictures: Path, tmp_path: Path) ->
         torch.testing.assert_close(loaded.encode_text(other), model.clip_model.encode_text(other), atol=1e-5, rtol=1e-4)
     assert preprocess.transforms[0].size == 32  # type: ignore[union-attr]
     assert "same class as the run's model for " in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "onnx"])
+def test_the_code_of_the_card_predicts_turned_and_transparent_images(
+    kind: str, resnet_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "cat.png", exif=exif)
+    (tmp_path / "cat.png").rename(tmp_path / "cat.jpg")
+    out = tmp_path / kind
+    assert main([str(resnet_run), "--to", kind, str(out), "--peers", "a", "--images", str(pictures)]) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    with torch.no_grad():
+        exec(compile(code, "README.md", "exec"), names)
+        model = load(resnet_run, precision="fp32")
+        expected = Exported(parts_of(model, "a"))(model.batch([model.view(tmp_path / "cat.jpg")]))
+    assert np.asarray(names["probabilities"]) == pytest.approx(expected.numpy(), abs=2e-3)
 
 
 def test_an_export_of_the_photo_backbone_is_loaded_by_the_project(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -299,6 +321,7 @@ def test_labelled_test_images_give_the_accuracy_of_an_export(
     share = 100 * sum(a == b for a, b in zip(labels, single, strict=True)) / 3
     line = f"accuracy of the export {share:.1f} %, of the run's model 66.7 %, on 3 labelled test images"
     assert line in capsys.readouterr().err and line in (tmp_path / "out" / "README.md").read_text()
+    assert re.search(r"same class as the run's model for .* of 3 images", (tmp_path / "out" / "README.md").read_text())
 
 
 @pytest.mark.parametrize(
