@@ -82,7 +82,7 @@ class MethodTrainer(TrainerX):
     def __init__(self, cfg: Any) -> None:
         self.started, self.clock = time.monotonic(), Stopwatch("setting up")
         self.world = processes.world()
-        self.pace, self.predicted = processes.Pace(self.world), TestPredictions(self.world)
+        self.predicted = TestPredictions(self.world)
         self.measured = TestAccuracy(self.predicted)
         self.recorder: StepProfiler | None = None
         super().__init__(cfg)
@@ -202,7 +202,6 @@ class MethodTrainer(TrainerX):
         """Prepare the epoch: pseudo-labels and batches."""
         self.session.progress.begin(self.epoch)
         self.train_loader_x = self.engine.begin_epoch(self.epoch)
-        self.pace.lap(f"the preparation of epoch {self.epoch + 1}")
 
     def run_epoch(self) -> None:
         """Run an epoch as Dassl does, timed, and with profiling if it is on."""
@@ -216,7 +215,6 @@ class MethodTrainer(TrainerX):
                 super().run_epoch()
         finally:
             self.train_loader_x = loader
-        self.pace.lap(f"the steps of epoch {self.epoch + 1}")
 
     def get_current_lr(self, names: Any = None) -> float:
         """Return the learning rate of the first model with an optimizer; upstream Dassl uses the first of all."""

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from statistics import median
 from typing import Any
 
 import torch
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 2.0  # seconds between heartbeats
 HEARTBEAT_TIMEOUT = 20.0  # seconds without a heartbeat after which a process counts as dead
 COLLECTIVE_TIMEOUT = timedelta(days=7)  # the watch ends hanging collectives, and labelling may take hours
-SLOW, SLOW_SECONDS = 1.5, 5.0  # a rank is slow if it works this many times as long, and this many seconds longer
 FAILED = "failed"  # key in the store, set by the first process to fail
 PEER_FAILURE_MARKERS = ("gloo", "NCCL", "Connection", "connection")  # in errors caused by another process's end
 
@@ -273,38 +271,3 @@ def check_same(world: World, what: Mapping[str, Any], hint: str) -> None:
         for rank, value in enumerate(values):
             if value != values[0]:
                 raise UserError(f"{name} is {values[0][:80]} on rank 0 and {value[:80]} on rank {rank}; {hint}")
-
-
-class Pace:
-    """Monitor that warns of a process that slows down the others.
-
-    Args:
-        world: The group of processes.
-    """
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self._begin()
-
-    def _begin(self) -> None:
-        self.since, self.waited = time.perf_counter(), self.world.waited
-
-    def lap(self, part: str) -> None:
-        """End a part of the run, and warn if one process has worked on it for much longer than the others.
-
-        Args:
-            part: Name of the part, for the message.
-        """
-        if self.world.is_single:
-            return
-        worked = time.perf_counter() - self.since - (self.world.waited - self.waited)
-        seconds = self.world.gather(torch.tensor([worked])).tolist()
-        usual = median(seconds) if len(seconds) > 2 else min(seconds)
-        slowest = max(range(len(seconds)), key=seconds.__getitem__)
-        if seconds[slowest] > max(SLOW * usual, usual + SLOW_SECONDS):
-            host = self.world.gather_text(socket.gethostname())[slowest]
-            log.warning(
-                "Rank %d (%s) is slow: %.1f s of work in %s, the others %.1f s. They wait for it",
-                *(slowest, host, seconds[slowest], part, usual),
-            )
-        self._begin()

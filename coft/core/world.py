@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,13 +24,10 @@ class World:
     Args:
         rank: Rank of this process.
         size: Number of processes.
-
-    Attributes:
-        waited: Seconds that this process has spent in collective operations, waiting for others included.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size, self.waited = rank, size, 0.0
+        self.rank, self.size = rank, size
 
     @property
     def is_single(self) -> bool:
@@ -69,8 +64,7 @@ class World:
             return rows
         sizes, sent = self._alike(rows)
         parts = [torch.empty_like(sent) for _ in sizes]
-        with self._waiting(sent):
-            dist.all_gather(parts, sent)
+        dist.all_gather(parts, sent)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]).to(rows.dtype)
 
     def collect(self, rows: Tensor) -> list[Tensor]:
@@ -83,8 +77,7 @@ class World:
             return [rows]
         sizes, sent = self._alike(rows)
         parts = [torch.empty_like(sent) for _ in sizes] if self.is_main else None
-        with self._waiting(sent):
-            dist.gather(sent, parts, dst=0)
+        dist.gather(sent, parts, dst=0)
         return [part[:size] for part, size in zip(parts or [], sizes, strict=False)]
 
     def _alike(self, rows: Tensor) -> tuple[list[int], Tensor]:
@@ -114,10 +107,9 @@ class World:
             return content
         data = _packed(content) if self.is_main else torch.empty(0, dtype=torch.uint8)
         size = torch.tensor(len(data))
-        with self._waiting(size):
-            dist.broadcast(size, src=0)
-            data = data if self.is_main else torch.empty(int(size), dtype=torch.uint8)
-            dist.broadcast(data, src=0)
+        dist.broadcast(size, src=0)
+        data = data if self.is_main else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(data, src=0)
         return content if self.is_main else torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
 
     @torch.no_grad()
@@ -127,8 +119,7 @@ class World:
             return
         for tensor in tensors:
             same = tensor.detach().contiguous()
-            with self._waiting(same):
-                dist.broadcast(same, src=0)
+            dist.broadcast(same, src=0)
             tensor.copy_(same)
 
     # ---------------------------------------------------------------- training
@@ -175,16 +166,8 @@ class World:
         letters, sizes = self.gather(torch.tensor(list(text.encode()), dtype=torch.uint8)), self.gather(rows).flatten()
         return [bytes(part.tolist()).decode() for part in letters.split(sizes.tolist())]
 
-    @contextmanager
-    def _waiting(self, values: Tensor) -> Iterator[None]:
-        """Context that adds the seconds of a collective operation to `waited`."""
-        since = _clock(values.device)
-        yield
-        self.waited += _clock(values.device) - since
-
     def _add(self, values: Tensor) -> Tensor:
-        with self._waiting(values):
-            dist.all_reduce(values)
+        dist.all_reduce(values)
         return values
 
 
@@ -192,13 +175,6 @@ def _packed(content: Any) -> Tensor:
     file = io.BytesIO()
     torch.save(content, file)
     return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
-
-
-def _clock(device: torch.device) -> float:
-    """Return the time in seconds at which a device has finished its work so far."""
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
-    return time.perf_counter()
 
 
 SINGLE_PROCESS = World()

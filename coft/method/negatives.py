@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -63,26 +63,5 @@ def class_balanced(labels: Labels, num_classes: int) -> dict[str, PseudoLabels]:
 
 
 def rows_getter(features: Mapping[str, Table]) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
-    """Return `features_of` for `fit_negatives` from features of all images; a model's rows are computed on access."""
-    return lambda index: RowsGetter(features, index)
-
-
-class RowsGetter(Mapping[str, Tensor]):
-    """Each model's features of selected images, computed on access and not kept: 200,000 images take half a gigabyte.
-
-    Args:
-        features: Features of all images by model. Shape (N, embed_dim) each.
-        index: Indices of the selected images by model. Shape (n,) each.
-    """
-
-    def __init__(self, features: Mapping[str, Table], index: Mapping[str, Tensor]) -> None:
-        self.features, self.index = features, index
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.features[name].at(self.index[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.index)
-
-    def __len__(self) -> int:
-        return len(self.index)
+    """Return `features_of` for `fit_negatives` from features of all images by model, shape (N, embed_dim) each."""
+    return lambda index: {name: features[name].at(rows) for name, rows in index.items()}

@@ -147,9 +147,10 @@ class TransClip(Rule):
                 self.locate(features, z)
             gauss = self.log_likelihood(features)
             for _ in range(SPREADS):
-                there = cosine.unsqueeze(2) * z.unsqueeze(1)  # what each image passes to its neighbours
-                back = torch.zeros_like(z).index_add(0, index.flatten(), there.flatten(0, 1))
-                around = (cosine.unsqueeze(1) @ z[index]).squeeze(1) + back
+                around = torch.zeros_like(z)
+                for share, number in zip(cosine.t().unsqueeze(2), index.t(), strict=True):  # one neighbour of each
+                    around += share * z[number]
+                    around.index_add_(0, number, share * z)  # what each image passes to this neighbour
                 z = (text + gauss + around / (2 * NEAR)).softmax(dim=1)
         self.assigned.copy_(z)
 

@@ -34,23 +34,23 @@ CLASSES = 100
 WARM = 2  # warm-up steps, not timed
 
 
-def seconds_of(work: Callable[[], Any], world: World, steps: int) -> tuple[float, float]:
-    """Return the mean seconds per step, and how many of them this process waited for others."""
+def seconds_of(work: Callable[[], Any], world: World, steps: int) -> float:
+    """Return the mean seconds per step."""
     for _ in range(WARM):
         work()
     world.barrier()
-    began, waited = time.perf_counter(), world.waited
+    began = time.perf_counter()
     for _ in range(steps):
         work()
     world.barrier()
-    return (time.perf_counter() - began) / steps, (world.waited - waited) / steps
+    return (time.perf_counter() - began) / steps
 
 
 def measured(backbone: str, batch: int, steps: int, bf16: bool) -> list[list[float]]:
     """Measure in this process, one of several.
 
     Returns:
-        Rows of images in the whole batch, seconds, and seconds of waiting; one row for each entry of `WORK`.
+        Rows of images in the whole batch, and seconds; one row for each entry of `WORK`.
     """
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
@@ -79,13 +79,13 @@ def measured(backbone: str, batch: int, steps: int, bf16: bool) -> list[list[flo
             world.add_gradients(trained, [])
             optimizer.step()
 
-        results.append([whole, *seconds_of(step, world, steps)])
+        results.append([whole, seconds_of(step, world, steps)])
 
     def encode() -> None:
         with torch.no_grad(), runtime.autocast():
             student.features(images).cpu()
 
-    results.append([whole, *seconds_of(encode, world, steps)])
+    results.append([whole, seconds_of(encode, world, steps)])
     processes.leave()
     return results
 
@@ -99,12 +99,12 @@ def table(by_size: dict[int, list[list[float]]]) -> str:
     rows = []
     for place, name in enumerate(WORK):
         for size, results in by_size.items():
-            images, seconds, waiting = results[place]
+            images, seconds = results[place]
             base = by_size[first][place]
             efficiency = images / seconds / size / (base[0] / base[1] / first)
-            rows.append([name, size, int(images), seconds, 100 * waiting / seconds, images / seconds, efficiency])
-    headers = ["work", "processes", "images", "seconds", "% exchanged or waited", "images a second", "efficiency"]
-    return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=(*[""] * 3, ".3f", ".0f", ".1f", ".2f"))
+            rows.append([name, size, int(images), seconds, images / seconds, efficiency])
+    headers = ["work", "processes", "images", "seconds", "images a second", "efficiency"]
+    return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=(*[""] * 3, ".3f", ".1f", ".2f"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

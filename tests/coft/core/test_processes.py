@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -15,7 +14,7 @@ import torch
 
 from coft.core import processes
 from coft.core.errors import UserError
-from coft.core.processes import Pace, check_same, main_process_first
+from coft.core.processes import check_same, main_process_first
 from coft.core.world import SINGLE_PROCESS, World
 from tests.worlds import in_world, start_processes, wait_for
 
@@ -59,25 +58,6 @@ def test_a_fault_ends_all_processes_with_one_line(fault: str, tmp_path: Path) ->
     assert len(errors) == 1 and errors[0].startswith(f"error: {line}")
 
 
-def test_a_slow_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "SLOW_SECONDS", 0.2)
-
-    def work(world: World) -> list[str]:
-        lines: list[str] = []
-        handler = logging.Handler()
-        handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-        processes.log.addHandler(handler)
-        pace = Pace(world)
-        for slow in (False, True):
-            time.sleep(1.0 if slow and world.rank == FAULTY else 0.0)
-            world.barrier()
-            pace.lap(f"part {slow}")
-        return lines
-
-    for lines in in_world(SIZE, work, tmp_path / "world"):
-        assert len(lines) == 1 and lines[0].startswith(f"Rank {FAULTY} (") and "s of work in part True" in lines[0]
-
-
 def test_settings_that_differ_between_ranks_are_refused(tmp_path: Path) -> None:
     def work(world: World) -> str:
         check_same(world, {"A": 1, "B": "x"}, "hint")
@@ -106,6 +86,5 @@ def test_a_single_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv(name, raising=False)
     assert processes.join() is SINGLE_PROCESS and processes.world() is SINGLE_PROCESS
     check_same(SINGLE_PROCESS, {"A": 1}, "")
-    Pace(SINGLE_PROCESS).lap("a part")
     processes.fail(ValueError(), "no line", 1)  # returns
     processes.leave()

@@ -86,7 +86,6 @@ def broadcast_from_the_main_process(world: World) -> Any:
         buffers,
         world.gather_text(f"é{world.rank}" * world.rank),
         world.is_main,
-        world.waited,
     )
 
 
@@ -94,12 +93,12 @@ def test_all_ranks_receive_what_the_main_process_broadcasts(tmp_path: Path) -> N
     results = in_world(3, broadcast_from_the_main_process, tmp_path / "world")
     (sent, _), weight, buffers, *_ = results[0]
     assert sent.keys() == content().keys() and (sent["views"], sent["name"], sent["none"]) == (3, "é", None)
-    for rank, ((received, nothing), other_weight, others, texts, is_main, waited) in enumerate(results):
+    for rank, ((received, nothing), other_weight, others, texts, is_main) in enumerate(results):
         assert nothing is None and received.keys() == sent.keys()
         assert all(torch.equal(received[key], sent[key]) for key in ("index", "rows"))
         assert received["rows"].dtype == torch.bfloat16 and (received["views"], received["name"]) == (3, "é")
         assert_equal([other_weight, *others], [weight, *buffers])
-        assert texts == ["", "é1", "é2é2"] and is_main == (rank == 0) and waited > 0
+        assert texts == ["", "é1", "é2é2"] and is_main == (rank == 0)
 
 
 def sums_and_gradients(world: World) -> Any:
@@ -147,4 +146,3 @@ def test_a_single_process_keeps_its_tensors() -> None:
     assert SINGLE_PROCESS.collect(rows) == [rows] and SINGLE_PROCESS.gather_text("here") == ["here"]
     assert SINGLE_PROCESS.add_gradients([weight], [2.0]) == [2.0] and weight.grad.tolist() == [1, 1]
     SINGLE_PROCESS.broadcast_([weight]), SINGLE_PROCESS.barrier()
-    assert SINGLE_PROCESS.waited == 0
