@@ -15,6 +15,7 @@ from torch import Tensor
 
 from coft.core.files import replacing
 from coft.core.sanitize import some_of
+from coft.core.untrusted import open_file
 from coft.core.world import SINGLE_PROCESS, World
 from coft.labelling.protocol import Observer
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
@@ -184,7 +185,8 @@ def copy_labels(source: Path, target: Path) -> None:
     """Copy the files of the last labelling, if there are any, to the folder of another run."""
     for name in (PSEUDO_LABELS, f"{REPORT}/{PEERS}"):
         with suppress(FileNotFoundError):
-            content = (source / name).read_bytes()
+            with open_file(source / name) as file:
+                content = file.read()
             (target / name).parent.mkdir(exist_ok=True)
             with replacing(target / name) as draft:
                 draft.write_bytes(content)
