@@ -78,8 +78,8 @@ class NeighbourGraph:
 
     def __init__(self, features: Table, count: int, most: int = ANCHORS) -> None:
         images = len(features)
-        size = min(images, most)
-        self.index = torch.arange(size) * images // max(1, size)
+        self.index = evenly_spaced(images, most)
+        size = len(self.index)
         mean = features.mean()
         of_graph = centred(features.at(self.index), mean)
         self.anchors = Anchors(mean, of_graph, min(count, max(1, size - 1)))
@@ -128,6 +128,12 @@ class NeighbourGraph:
     def spread(self, logits: Table) -> Table:
         """Convert logits of all images to probabilities, and spread them. Shape (N, C), fp64."""
         return self.smooth(logits.map(lambda rows: rows.double().softmax(dim=1)))
+
+
+def evenly_spaced(images: int, most: int) -> Tensor:
+    """Return the indices of at most `most` evenly spaced images."""
+    size = min(images, most)
+    return torch.arange(size) * images // max(1, size)
 
 
 def log_of(probability: Table) -> Table:

@@ -21,6 +21,8 @@ from coft.labelling.seeds import top_per_class
 
 from .grip import GRIP, GRIPSettings
 
+COLUMNS = 64  # classes whose quantiles are computed at a time
+
 
 @dataclass(frozen=True)
 class CPLSettings(GRIPSettings):
@@ -30,7 +32,7 @@ class CPLSettings(GRIPSettings):
     across: float = share(0.9, "quantile of a class's probabilities that an image reaches to be a candidate")
 
 
-def candidates_of(probability: Tensor, within: float, across: float) -> Tensor:
+def candidates_of(probability: Table, within: float, across: float) -> Table:
     """Select the candidate classes of each image by two conditions.
 
     Within an image, candidates are the likeliest classes until their probabilities add up to more than a quantile of
@@ -44,11 +46,18 @@ def candidates_of(probability: Tensor, within: float, across: float) -> Tensor:
     Returns:
         Mask of the classes that meet both conditions; an image may have none. Shape (N, C), bool.
     """
-    bound = torch.quantile(probability.max(dim=1).values, within)
-    ordered, order = probability.sort(dim=1, descending=True, stable=True)
-    before = F.pad(ordered.cumsum(dim=1)[:, :-1], (1, 0))  # sum over likelier classes
-    mask = torch.zeros_like(probability, dtype=torch.bool).scatter(1, order, before <= bound)
-    return mask & (probability >= torch.quantile(probability, across, dim=0))
+    bound = torch.quantile(probability.map(lambda rows: rows.max(dim=1).values).all(), within)
+    classes = probability.at(torch.zeros(1, dtype=torch.long)).shape[1]
+    columns = torch.arange(classes).split(COLUMNS)
+    parts = (probability.map(lambda rows, c=part: rows[:, c]).all() for part in columns)
+    class_bounds = torch.cat([torch.quantile(part, across, dim=0) for part in parts])
+
+    def candidates(rows: Tensor) -> Tensor:
+        ordered, order = rows.sort(dim=1, descending=True, stable=True)
+        before = F.pad(ordered.cumsum(dim=1)[:, :-1], (1, 0))  # sum over likelier classes
+        return torch.zeros_like(rows, dtype=torch.bool).scatter(1, order, before <= bound) & (rows >= class_bounds)
+
+    return probability.map(candidates)
 
 
 class CPL(GRIP):
@@ -71,16 +80,17 @@ class CPL(GRIP):
     def learn_from(self, logits: Table, per_class: int | Tensor) -> None:
         """Take the most probable images of each class among those with a candidate."""
         settings, classes = self.settings, len(self.engine.clip.classnames)
-        probability = logits.map(lambda rows: rows.softmax(dim=1)).all()
+        probability = logits.map(lambda rows: rows.softmax(dim=1))
         candidates = candidates_of(probability, settings.within, settings.across)
-        sure, label = (probability * candidates).max(dim=1)
-        some = torch.nonzero(candidates.any(dim=1)).flatten()
+        likely = probability.map(lambda rows, mask: rows * mask, candidates)
+        sure, label = likely.map(lambda rows: rows.amax(dim=1)).all(), likeliest(likely)
+        some = torch.nonzero(candidates.map(lambda mask: mask.any(dim=1)).all()).flatten()
         if not len(some):
             raise UserError("TRAINER.CPL.ACROSS: no image has a candidate label; choose a lower one")
         most = torch.as_tensor(per_class).expand(classes)
         chosen, _ = top_per_class(sure[some], label[some], most)
         index = some[chosen].sort().values
-        self.candidates = candidates[index]
+        self.candidates = candidates.at(index)
         labels = PseudoLabels.unweighted(index, label[index])
         self.labels = dict.fromkeys(self.learners, labels)
         self.observer.seeds_chosen(labels, likeliest(logits), most)

@@ -5,6 +5,7 @@ Rules are fitted to the unlabeled images, and then classify each test image inde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from coft.core import settings as declared
 from coft.core.table import Table
 from coft.labelling.first_labels import zero_shot_logits
-from coft.labelling.neighbours import ANCHORS, Anchors, NeighbourGraph, nearest, neighbour_count, read
+from coft.labelling.neighbours import ANCHORS, Anchors, NeighbourGraph, evenly_spaced, nearest, neighbour_count, read
 from coft.labelling.prior import prior_offset
 from coft.labelling.protocol import Engine, Method
 
@@ -43,7 +44,7 @@ class Rule(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table)
 
-    def fit(self, features: Tensor, logits: Tensor) -> None:
+    def fit(self, features: Table, logits: Table) -> None:
         """Fit the rule to features of shape (N, k) and logits of shape (N, C)."""
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
@@ -60,9 +61,9 @@ class Prior(Rule):
         super().__init__(images, width, classes)
         self.keep(offset=torch.zeros(classes))
 
-    def fit(self, features: Tensor, logits: Tensor) -> None:
+    def fit(self, features: Table, logits: Table) -> None:
         """Compute the offset of each class."""
-        self.offset.copy_(prior_offset(Table.of(logits), COFT_DEFAULTS.prior_tau))
+        self.offset.copy_(prior_offset(logits, COFT_DEFAULTS.prior_tau))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Subtract the offsets from the logits."""
@@ -75,13 +76,12 @@ class Transport(Prior):
     The offsets of the classes are the dual variables. With them, the mean probability of each class is 1 / C.
     """
 
-    def fit(self, features: Tensor, logits: Tensor) -> None:
+    def fit(self, features: Table, logits: Table) -> None:
         """Compute the offsets that balance the classes."""
-        scores = logits.double()
-        offset = torch.zeros(scores.shape[1], dtype=torch.float64)
+        offset = self.offset.double()
         for _ in range(SWEEPS):
-            mean = (scores - offset).softmax(dim=1).mean(dim=0)
-            offset += mean.clamp_min(1e-12).log() + torch.tensor(float(len(mean))).log()
+            mean = logits.map(lambda rows, x=offset: (rows.double() - x).softmax(dim=1)).mean()
+            offset = offset + mean.clamp_min(1e-12).log() + math.log(len(mean))
         self.offset.copy_(offset)
 
 
@@ -100,13 +100,13 @@ class Propagation(Rule):
         self.keep(offset=torch.zeros(classes), mean=torch.zeros(width), anchors=torch.zeros(size, width))
         self.keep(spread=torch.zeros(size, classes, dtype=torch.float64))
 
-    def fit(self, features: Tensor, logits: Tensor) -> None:
+    def fit(self, features: Table, logits: Table) -> None:
         """Spread the prior-corrected probabilities of all images over the neighbour graph."""
-        self.offset.copy_(prior_offset(Table.of(logits), COFT_DEFAULTS.prior_tau))
-        graph = NeighbourGraph(Table.of(features), self.count)
+        self.offset.copy_(prior_offset(logits, COFT_DEFAULTS.prior_tau))
+        graph = NeighbourGraph(features, self.count)
         self.mean.copy_(graph.anchors.mean)
         self.anchors.copy_(graph.anchors.features)
-        self.spread.copy_(graph.smooth_anchors((logits - self.offset).softmax(dim=1)[graph.index]))
+        self.spread.copy_(graph.smooth_anchors((logits.at(graph.index) - self.offset).softmax(dim=1)))
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Compute log-probabilities from the neighbours' spread values and the image's own."""
@@ -121,7 +121,8 @@ class TransClip(Rule):
     All classes share one variance per dimension. The class probabilities z of an image are proportional to
     p_text * exp(log p_gauss / 50 + (W z + W' z) / 6), where W has the cosines of each image's three nearest. The first
     centre of a class is the mean of its eight likeliest images, weighted by probability. Unlike in the published
-    method, test images are not part of the fit: for a test image, W z / 3 replaces the sum of both directions.
+    method, test images are not part of the fit: for a test image, W z / 3 replaces the sum of both directions. And at
+    most 20,000 images are, evenly spaced, since time grows with their square.
     """
 
     centres: Tensor
@@ -132,20 +133,22 @@ class TransClip(Rule):
     def __init__(self, images: int, width: int, classes: int) -> None:
         super().__init__(images, width, classes)
         self.keep(centres=torch.zeros(classes, width), variance=torch.full((width,), 1 / width))
-        self.keep(anchors=torch.zeros(images, width), assigned=torch.zeros(images, classes))
+        size = min(images, ANCHORS)
+        self.keep(anchors=torch.zeros(size, width), assigned=torch.zeros(size, classes))
 
-    def fit(self, features: Tensor, logits: Tensor) -> None:
+    def fit(self, features: Table, logits: Table) -> None:
         """Alternate between updating the class probabilities z and fitting the Gaussians."""
-        features, text = features.float(), logits.float().log_softmax(dim=1)
-        self.anchors.copy_(features)
+        index = evenly_spaced(len(features), ANCHORS)
+        anchors, text = features.at(index).float(), logits.at(index).float().log_softmax(dim=1)
+        self.anchors.copy_(anchors)
         z = text.exp()
         likeliest = z.topk(min(FIRST, len(z)), dim=0)
-        self.centre(torch.zeros_like(z).scatter(0, likeliest.indices, likeliest.values).t() @ features)
-        cosine, index = self.near(features, torch.arange(len(features)))
+        self.centre(torch.zeros_like(z).scatter(0, likeliest.indices, likeliest.values).t() @ anchors)
+        cosine, index = self.near(anchors, torch.arange(len(anchors)))
         for fitted in range(ROUNDS + 1):
             if fitted:
-                self.locate(features, z)
-            gauss = self.log_likelihood(features)
+                self.locate(anchors, z)
+            gauss = self.log_likelihood(anchors)
             for _ in range(SPREADS):
                 around = torch.zeros_like(z)
                 for share, number in zip(cosine.t().unsqueeze(2), index.t(), strict=True):  # one neighbour of each
@@ -223,7 +226,7 @@ class TrainingFree(Method):
         """Fit the rule to the unlabeled images."""
         features = self.engine.clip_features(self.settings.label_views)
         logits = zero_shot_logits(features, self.text, self.engine.clip.scale)
-        self.rule.cpu().fit(features.all(), logits.all())
+        self.rule.cpu().fit(features, logits)
 
     def predict(self, images: Tensor) -> Tensor:
         """Compute scores of images. Shape (n, C)."""

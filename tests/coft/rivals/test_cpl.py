@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from coft.core.errors import UserError
+from coft.core.table import Table
 from coft.rivals.cpl import candidates_of
 from coft.rivals.grip import linear_quota
 from tests.coft.rivals.making import COUNT, ClipBackbone, make_cpl
@@ -39,7 +40,7 @@ def test_candidates_equal_a_naive_loop(within: float, across: float) -> None:
                 likeliest.add(c)
             total += row[c]
         expected.append([c in likeliest and row[c] >= class_bounds[c] for c in range(5)])
-    assert candidates_of(p, within, across).tolist() == expected
+    assert candidates_of(Table.of(p), within, across).all().tolist() == expected
 
 
 def test_a_round_selects_the_most_confident_images_and_has_the_loss_of_their_candidates(clip: ClipBackbone) -> None:
@@ -47,7 +48,7 @@ def test_a_round_selects_the_most_confident_images_and_has_the_loss_of_their_can
     method.engine.begin()
     logits = method.zero_shot_logits().all()
     p = logits.softmax(dim=1)
-    candidates = candidates_of(p, 0.6, 0.5)
+    candidates = candidates_of(Table.of(p), 0.6, 0.5).all()
     selected = dict(zip(*(x.tolist() for x in (method.labels["prompt_learner"].index, method.candidates)), strict=True))
     for c in range(CLASSES):
         best = [i for i in range(COUNT) if candidates[i].any() and int((p[i] * candidates[i]).argmax()) == c]
@@ -68,6 +69,6 @@ def test_a_resumed_run_ends_in_the_same_bits(clip: ClipBackbone) -> None:
 
 
 def test_an_empty_set_of_candidates_is_an_error(clip: ClipBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coft.rivals.cpl.candidates_of", lambda p, *_: torch.zeros_like(p, dtype=torch.bool))
+    monkeypatch.setattr("coft.rivals.cpl.candidates_of", lambda p, *_: p.map(lambda rows: rows > 1))
     with pytest.raises(UserError, match=r"TRAINER\.CPL\.ACROSS: no image has a candidate label"):
         make_cpl(clip).engine.begin()

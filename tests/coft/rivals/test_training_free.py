@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coft.core.table import Table
 from coft.labelling import neighbours
 from coft.rivals import training_free
 from coft.rivals.training_free import RULES, Propagation, TrainingFree, TrainingFreeSettings, TransClip, Transport
@@ -29,7 +30,7 @@ def pool() -> tuple[Tensor, Tensor, Tensor]:
 def test_rules_can_be_saved(name: str, pool: tuple[Tensor, Tensor, Tensor]) -> None:
     features, logits, _ = pool
     rule, loaded = (RULES[name](40, 12, 3) for _ in range(2))
-    rule.fit(features, logits)
+    rule.fit(Table.of(features), Table.of(logits))
     loaded.load_state_dict(rule.state_dict())
     assert torch.equal(loaded(features, logits), rule(features, logits))
 
@@ -43,7 +44,7 @@ def new_images(features: Tensor) -> tuple[Tensor, Tensor]:
 def test_propagation_to_new_images_equals_a_naive_loop(pool: tuple[Tensor, Tensor, Tensor]) -> None:
     features, logits, _ = pool
     rule = Propagation(40, 12, 3)
-    rule.fit(features, logits)
+    rule.fit(Table.of(features), Table.of(logits))
     count, share = neighbours.neighbour_count(40, 3), neighbours.ALPHA
     offset = (logits.double() - without_prior(logits.double()))[0]
     spread = smooth(features, count, (logits.double() - offset).softmax(dim=1))
@@ -61,7 +62,7 @@ def test_propagation_to_new_images_equals_a_naive_loop(pool: tuple[Tensor, Tenso
 def test_transport_makes_classes_equally_frequent(pool: tuple[Tensor, Tensor, Tensor]) -> None:
     features, logits, _ = pool
     rule = Transport(40, 12, 3)
-    rule.fit(features, logits)
+    rule.fit(Table.of(features), Table.of(logits))
     mean = rule(features, logits).softmax(dim=1).mean(dim=0)
     torch.testing.assert_close(mean, torch.full((3,), 1 / 3), atol=1e-3, rtol=0)
 
@@ -70,7 +71,7 @@ def test_transclip_equals_a_naive_loop(pool: tuple[Tensor, Tensor, Tensor], monk
     features, logits, _ = (x.double() if x.is_floating_point() else x for x in pool)
     monkeypatch.setattr(training_free, "ROUNDS", 2)
     rule = TransClip(40, 12, 3)
-    rule.fit(*pool[:2])
+    rule.fit(*map(Table.of, pool[:2]))
     text, images = logits.log_softmax(dim=1), range(40)
     z, similar = text.exp(), features @ features.t()
     neighbours = [sorted((j for j in images if j != i), key=lambda j, i=i: -float(similar[i, j]))[:3] for i in images]
@@ -98,6 +99,16 @@ def test_transclip_equals_a_naive_loop(pool: tuple[Tensor, Tensor, Tensor], monk
         gauss = [-0.5 * ((x - centres[c]) ** 2 / variance).sum() / 50 for c in range(3)]
         rows.append(torch.stack([text_of[c] + gauss[c] + around[c] for c in range(3)]).softmax(dim=0))
     torch.testing.assert_close(rule(new, its_logits).double().softmax(dim=1), torch.stack(rows), atol=1e-3, rtol=0)
+
+
+def test_transclip_is_fitted_to_evenly_spaced_images(
+    pool: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_free, "ANCHORS", 20)
+    of_all, of_half = TransClip(40, 12, 3), TransClip(20, 12, 3)
+    of_all.fit(*map(Table.of, pool[:2]))
+    of_half.fit(*(Table.of(numbers[::2]) for numbers in pool[:2]))
+    assert_same_bits(dict(of_all.named_buffers()), dict(of_half.named_buffers()))
 
 
 def test_a_rule_is_fitted_to_views_of_the_unlabeled_images() -> None:
