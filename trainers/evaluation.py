@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Subset
 
 from coft.core.world import World
 from coft.engine.engine import Engine
-from coft.labelling.losses import log_mean
 from coft.labelling.predictor import Predictor, zero_shot
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (n, 3, size, size) and labels (n,)
@@ -82,12 +81,13 @@ class TestAccuracy:
         Returns:
             Number of right predictions by model name, and for "both".
         """
+        assert engine.predictor is not None
         self.predictor, self.batches = engine.predictor, []
         self.predicted.forget()
         right = dict.fromkeys([*engine.method.models, "both"], 0)  # a rank may have no images
         for images, labels in batches:
             guesses = engine.predict_each(images)
-            guesses["both"] = log_mean(guesses)
+            guesses["both"] = self.predictor.log_mean(guesses)
             self.predicted.add(guesses["both"])
             self.batches.append({"img": guesses["both"], "label": labels})
             for who, scores in guesses.items():

@@ -50,7 +50,7 @@ SCHEMA = Record(
         "weights": Record({"file": Text(255), "sha256": Text(64)}),
         "about": ABOUT,
     },
-    {"members": List(whole(-1, 15), 1, 16), "sha256": Text(64)},
+    {"members": List(whole(-1, 15), 1, 16), "temperature": Number(1e-6, 1e6), "sha256": Text(64)},
     others=Anything(),
 )
 CHECKSUM_KEY = "sha256"  # key of the checksum over all other keys; who edits the file removes it

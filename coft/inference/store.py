@@ -96,6 +96,7 @@ def _parts(model: AdaptedModel) -> tuple[Tensors, dict[str, Any]]:
         "classifiers": classifier_entries,
         "score": predictor.score,
         "clean_rule": predictor.clean_rule,
+        "temperature": predictor.temperature,
         "about": model.about,
     }
     return tensors, description
@@ -203,7 +204,7 @@ def _predictor(description: Mapping[str, Any], parts: Mapping[str, Tensors], cli
     owners = {f"encoders.{number}" for number in range(len(encoders))} | {f"classifiers.{name}" for name in classifiers}
     if strange := sorted(parts.keys() - owners):
         raise ValueError(f"{WEIGHTS} has {strange[0]}, which {DESCRIPTION} does not list")
-    return Predictor(classifiers, score, clean_rule)
+    return Predictor(classifiers, score, clean_rule, float(description.get("temperature", 1.0)))
 
 
 def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = False) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coft.core.table import Table
 
 from .classifier import CLEAN_RULES, SCORES, Classifier, Scores
-from .losses import average_predictions
+from .losses import log_mean
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,13 @@ class Predictor:
         classifiers: Classifiers by name.
         score: Score whose softmax is averaged: a key of `SCORES`.
         clean_rule: Rule from d to p_clean: a key of `CLEAN_RULES`, or "" if there is no p_clean.
+        temperature: Divisor of the log of the mean probabilities.
     """
 
     classifiers: Mapping[str, FinalClassifier]
     score: str = "positive"
     clean_rule: str = ""
+    temperature: float = 1.0
 
     @property
     def encoders(self) -> list[nn.Module]:
@@ -101,8 +103,14 @@ class Predictor:
         return {name: part.classify(features[number]) for (name, part), number in pairs}
 
     def log_probabilities(self, scores: Mapping[str, Scores]) -> Tensor:
-        """Compute the log of the mean probabilities; for a single classifier, its score unchanged. Shape (n, C)."""
-        return average_predictions([SCORES[self.score](*pair).float() for pair in scores.values()])
+        """Compute `log_mean` of the probabilities; for a single classifier, its score unchanged. Shape (n, C)."""
+        if len(scores) == 1:
+            return SCORES[self.score](*next(iter(scores.values()))).float()
+        return self.log_mean(self.probabilities(scores))
+
+    def log_mean(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        """Compute the log of the classifiers' mean probabilities / temperature, up to a constant. Shape (n, C)."""
+        return log_mean(probabilities) / self.temperature
 
     def probabilities(self, scores: Mapping[str, Scores]) -> dict[str, Tensor]:
         """Compute the probabilities of each classifier. Shape (n, C) each."""

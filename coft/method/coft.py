@@ -73,6 +73,7 @@ class CoFT(TwoPhases):
         super().__init__(engine, settings, observer)
         self.guard, self.select_seeds = guard, select_seeds
         self.temperatures: dict[str, tuple[float, float]] = {}
+        self.mean_temperature = 1.0
         self.batch_labellers: dict[str, BatchLabeller] = {}
         self.per_peer = seed_quota(self.num_images, self.num_classes, settings.seeds_per_class, SEEDS_SHARE)
         self.filter = filter or FILTERS[settings.filter]
@@ -275,6 +276,7 @@ class CoFT(TwoPhases):
             self.fit(self.inference_models(), class_balanced(kept, self.num_classes), encode)
         if self.calibrates:
             self.temperatures = self.final_temperatures(index, features)
+            self.mean_temperature = self.temperature_of_mean(index, features)
 
     def fit_to_labels(
         self, features: Mapping[str, Table], labels: Mapping[str, Tensor], softmax: Mapping[str, Table]
@@ -311,6 +313,16 @@ class CoFT(TwoPhases):
             fit = Calibration(self.belief, index, label).temperature
             temperatures[name] = fit(logits.cpu()), fit(log_odds.cpu()) if self.settings.negative != NONE else 1.0
         return temperatures
+
+    def temperature_of_mean(self, index: Tensor, features: Mapping[str, Tensor]) -> float:
+        """Fit the temperature of the mean of the calibrated models, which is less confident than each of them.
+
+        Its pseudo-labels are its own predictions. For the arguments, see `final_temperatures`.
+        """
+        predictor = self.predictor()
+        scores = predictor.scores([features[name].to(self.engine.device) for name in predictor.classifiers])
+        log_p = predictor.log_probabilities(scores).cpu()
+        return Calibration(self.belief, index, log_p.argmax(dim=1)).temperature(log_p)
 
     @property
     def fits_negatives(self) -> bool:
@@ -359,18 +371,20 @@ class CoFT(TwoPhases):
         for name, temperatures in self.temperatures.items():
             classifiers[name] = classifiers[name].calibrated(*temperatures)
         if settings.negative == NONE:
-            return Predictor(classifiers)
-        return Predictor(classifiers, settings.classify, settings.clean_rule)
+            return Predictor(classifiers, temperature=self.mean_temperature)
+        return Predictor(classifiers, settings.classify, settings.clean_rule, self.mean_temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with what labels batches and the temperatures of a finished run's predictor."""
         labellers = {name: labeller.state_dict() for name, labeller in self.batch_labellers.items()}
-        return super().state_dict() | {"temperatures": self.temperatures, "batch_labellers": labellers}
+        temperatures = {"temperatures": self.temperatures, "mean_temperature": self.mean_temperature}
+        return super().state_dict() | temperatures | {"batch_labellers": labellers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load the result of `state_dict`."""
         super().load_state_dict(state)
         self.temperatures = state["temperatures"]
+        self.mean_temperature = state.get("mean_temperature", 1.0)  # states of earlier versions lack it
         self.batch_labellers = {name: BatchLabeller.from_state(x) for name, x in state["batch_labellers"].items()}
         for labeller in self.batch_labellers.values():
             labeller.check(self.num_images, self.num_classes)

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from coft.core.errors import UserError
 from coft.inference.model import AdaptedModel
 from coft.labelling.classifier import SCORES
+from coft.labelling.losses import log_mean
 from coft.labelling.predictor import FinalClassifier
 
 from .export_options import BOTH
@@ -115,13 +116,15 @@ class Exported(nn.Module):
 
     Args:
         parts: The classifiers.
+        temperature: Divisor of the log of the mean of several classifiers.
 
     Shape:
         Images (n, 3, size, size) to probabilities (n, C).
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], temperature: float = 1.0) -> None:
         super().__init__()
+        self.temperature = temperature
         self.encoders = nn.ModuleList(part.encoder for part in parts)
         self.weights = nn.ParameterList(nn.Parameter(part.scale * part.weight, requires_grad=False) for part in parts)
 
@@ -131,4 +134,6 @@ class Exported(nn.Module):
             (F.normalize(encoder(images), dim=-1) @ weight.t()).softmax(dim=1)
             for encoder, weight in zip(self.encoders, self.weights, strict=True)
         ]
-        return torch.stack(probabilities).mean(dim=0)
+        if len(probabilities) == 1:
+            return probabilities[0]
+        return (log_mean(probabilities) / self.temperature).softmax(dim=1)

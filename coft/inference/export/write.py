@@ -154,7 +154,7 @@ def to_open_clip(model: AdaptedModel, options: ExportOptions, draft: Path, sampl
 def to_onnx(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sample) -> tuple[Lines, Lines]:
     """Export to ONNX. Returns lines about the files, and lines with the measurements."""
     peers, held_out, lines = choose_peers(model, options, sample)
-    exported, images = Exported(parts_of(model, peers)).eval(), sample.images
+    exported, images = Exported(parts_of(model, peers), model.predictor.temperature).eval(), sample.images
     difference = onnx_file.write_onnx(model, exported, draft, images)
     lines += [
         *describe_agreement(model, exported, peers_phrase(model, peers), held_out),

@@ -37,7 +37,7 @@ def make_model(checkpoint: Path, **changes: Any) -> AdaptedModel:
         "inputs": inputs,
         "decoding": Decoding(64),
         "precision": "fp32",
-        "predictor": Predictor(classifiers, "both-prompts", "softmax"),
+        "predictor": Predictor(classifiers, "both-prompts", "softmax", temperature=1.5),
         "clip_model": clip_model,
         "about": {"trainer": "CoFT", "results": {}},
     }

@@ -126,7 +126,7 @@ def test_onnx_gives_the_same_probabilities(run: Path, tmp_path: Path, peers: str
         images = noise(count)
         (probabilities,) = session.run(None, {"images": images.numpy()})
         with torch.no_grad():
-            expected = Exported(parts_of(model, peers))(images)
+            expected = Exported(parts_of(model, peers), model.predictor.temperature)(images)
         np.testing.assert_allclose(probabilities, expected.numpy(), atol=1e-4)
         if peers == "both":
             np.testing.assert_allclose(probabilities, model.predict(images).probabilities.numpy(), atol=1e-4)

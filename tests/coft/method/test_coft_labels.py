@@ -134,7 +134,7 @@ def test_the_prediction_is_the_mean_of_the_peers_probabilities(classify: str, un
     reported = method.engine.predict_each(images)
     assert list(reported) == list(PEERS) and method.ensemble_size == 2
     pixels, finished = method.engine.images.pixels, until == method.epochs
-    pool = list(range(COUNT))
+    pool, pool_means = list(range(COUNT)), []
     for name, classifier in method.inference_models().items():
         with torch.no_grad():
             logits, odds = classifier(images)
@@ -143,12 +143,18 @@ def test_the_prediction_is_the_mean_of_the_peers_probabilities(classify: str, un
             labels = method.observer.labels[-1][0][PARTNER[name]].label.tolist()
             temperatures = [naive.temperature_of(method, each, pool, labels) for each in pool_scores]
             logits, odds = (x / t for x, t in zip((logits, odds), temperatures, strict=True))
+            of_pool = [x / t for x, t in zip(pool_scores, temperatures, strict=True)]
+            pool_means.append((sum(of_pool) / 2 if classify == "both-prompts" else of_pool[0]).softmax(dim=1))
         scores = {"both-prompts": (logits + odds) / 2, "positive": logits}
         torch.testing.assert_close(reported[name], scores.pop(classify).softmax(dim=1))
         assert not any(torch.allclose(reported[name], other.softmax(dim=1)) for other in scores.values())
         assert not reported[name].requires_grad
-    both = method.engine.predict(images).exp()
-    torch.testing.assert_close(both, sum(reported.values()) / 2)
+    both, temperature = sum(reported.values()) / 2, 1.0
+    if finished:
+        mean = sum(pool_means) / 2
+        temperature = naive.temperature_of(method, mean.log(), pool, mean.argmax(dim=1).tolist())
+        assert abs(temperature - 1) > 1e-3
+    torch.testing.assert_close(method.engine.predict(images).softmax(dim=1), (both.log() / temperature).softmax(dim=1))
 
 
 def test_predictions_follow_changed_weights() -> None:
