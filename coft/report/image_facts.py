@@ -21,13 +21,16 @@ from coft.core.schemas import List, Record, Text
 from coft.core.table import Table
 from coft.core.tensors import FINITE, INDEX, load_safetensors
 from coft.core.untrusted import parse_json
-from coft.labelling.neighbours import centred, nearest
+from coft.labelling.neighbours import centred
 
 FOLDER, FROZEN, PEERS = "report", "frozen.safetensors", "peers.safetensors"
 VERSION = "1"
 MIN_SAMPLE, MAX_SAMPLE, SAMPLE_PER_CLASS = 5_000, 20_000, 20  # images whose features are kept: 20 per class, in a range
-ANCHORS = 20_000  # images among which neighbours are searched; with all of them, time would be quadratic in N
 
+FROZEN_FORM = Record(
+    {"zero_shot": INDEX, "sample": INDEX, "features": FINITE, "text": FINITE},
+    {"nearest": INDEX, "likeness": FINITE},  # earlier versions wrote them
+)
 Arrays = dict[str, np.ndarray]
 
 
@@ -38,8 +41,6 @@ class Evidence:
     Attributes:
         classes: C class names, by label.
         zero_shot: Label that the frozen CLIP predicts for each image. Shape (N,).
-        nearest: Index of each image's nearest other image among the anchors, by the frozen CLIP. Shape (N,).
-        likeness: Cosine similarity of each image and that other image. Shape (N,).
         sample: Indices of the images whose features are stored. Shape (n,).
         features: The frozen CLIP's features of these images. Shape (n, k).
         text: Unit-length text features of the classes. Shape (C, k).
@@ -49,8 +50,6 @@ class Evidence:
 
     classes: list[str]
     zero_shot: np.ndarray
-    nearest: np.ndarray
-    likeness: np.ndarray
     sample: np.ndarray
     features: np.ndarray
     text: np.ndarray
@@ -70,12 +69,9 @@ def write_frozen(folder: Path, classes: Sequence[str], features: Table, text: Te
     """
     vectors = text.float().cpu().t()
     sample = evenly(len(features), min(MAX_SAMPLE, max(MIN_SAMPLE, SAMPLE_PER_CLASS * len(classes))))
-    alike, cosine = nearest_other(features)
     zero_shot = features.map(lambda rows: (rows.float() @ vectors).argmax(dim=1)).all()
     arrays: Arrays = {
         "zero_shot": zero_shot.numpy().astype(np.int32),
-        "nearest": alike.astype(np.int32),
-        "likeness": cosine.astype(np.float32),
         "sample": sample.astype(np.int32),
         "features": features.at(torch.from_numpy(sample)).numpy().astype(np.float16),
         "text": text.float().cpu().numpy(),
@@ -98,34 +94,6 @@ def evenly(count: int, limit: int) -> np.ndarray:
     """Return at most `limit` evenly spaced indices of `count` images."""
     size = min(count, limit)
     return np.arange(size) * count // max(1, size)
-
-
-def nearest_other(features: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest other image of each image among at most `ANCHORS` evenly spaced ones.
-
-    Args:
-        features: Features of all images. Shape (N, k).
-
-    Returns:
-        Index of the other image, and the cosine similarity of the two. Shape (N,) each. A single image gets itself,
-        with similarity 0.
-    """
-    count = len(features)
-    if count < 2:
-        return np.zeros(count, dtype=np.int64), np.zeros(count)
-    index = torch.from_numpy(evenly(count, ANCHORS))
-    unit = features.map(lambda rows: torch.nn.functional.normalize(rows.float(), dim=1))
-    anchors = unit.at(index)
-
-    def other(rows: Tensor, number: Tensor) -> Tensor:
-        """Return the nearest anchor that is not the image itself, and its cosine similarity. Shape (n, 2), fp64."""
-        cosine, place = nearest(rows, anchors, min(2, len(index)))
-        neighbours = index[place]
-        column = (neighbours[:, :1] == number.unsqueeze(1)).long()  # an anchor is usually its own nearest neighbour
-        return torch.cat([values.gather(1, column).double() for values in (neighbours, cosine)], dim=1)
-
-    alike, cosine = unit.map(other, torch.arange(count)).all().unbind(dim=1)
-    return alike.long().numpy(), cosine.float().numpy()
 
 
 def read_evidence(folder: Path) -> Evidence | None:
@@ -155,12 +123,10 @@ def read_evidence(folder: Path) -> Evidence | None:
 
 def _check(evidence: Evidence) -> None:
     count, classes, sample = len(evidence.zero_shot), len(evidence.classes), evidence.sample
-    columns = {"zero_shot": classes, "nearest": count, **dict.fromkeys(evidence.peers, classes)}
-    for name, limit in columns.items():
-        values = evidence.peers.get(name, getattr(evidence, name, None))
-        if values is None or values.shape != (count,) or (count and not 0 <= values.min() <= values.max() < limit):
+    for name, labels in {"zero_shot": evidence.zero_shot, **evidence.peers}.items():
+        if labels.shape != (count,) or (count and not 0 <= labels.min() <= labels.max() < classes):
             raise ValueError(name)
-    if len(evidence.text) != classes or len(evidence.features) != len(sample) or evidence.likeness.shape != (count,):
+    if len(evidence.text) != classes or len(evidence.features) != len(sample):
         raise ValueError("shapes")
     if len(sample) and not 0 <= sample.min() <= sample.max() < count:
         raise ValueError("sample")
@@ -173,12 +139,10 @@ def _save(path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
 
 
 def _load(path: Path) -> tuple[Arrays, dict[str, str]]:
-    forms = dict.fromkeys(("zero_shot", "nearest", "sample"), INDEX)
-    forms |= dict.fromkeys(("likeness", "features", "text"), FINITE)
     try:
         tensors, metadata = load_safetensors(path)
-        (Record(forms) if path.name == FROZEN else Record(others=INDEX)).check(tensors)
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        (FROZEN_FORM if path.name == FROZEN else Record(others=INDEX)).check(tensors)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items() if name not in FROZEN_FORM.optional}
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); remove it to write the report without these facts") from error
     if metadata.get("version") != VERSION:

@@ -20,7 +20,6 @@ from coft.report.image_facts import centred_sample, evenly
 from . import names
 from .blocks import Block, Pictures, Strip, strips_of
 from .curves import panels
-from .duplicates import equal_groups, near_groups
 from .formatting import duration, number, percent, short
 from .groups import groups_by_class
 from .maps import Map, make_map
@@ -178,17 +177,13 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
 
 
 def duplicate_blocks(run: RunFolder, pictures: Pictures) -> list[Block]:
-    """Build a block for each group of duplicate images."""
+    """Build a block for each group of files with identical content, the largest group first."""
     class_of = dict(zip(run.images["path"], run.images["class"], strict=True))
-    groups = [("equal content", f"equal-{number}", paths) for number, paths in enumerate(equal_groups(run.copies))]
-    if run.evidence is not None:
-        paths = list(run.images["path"].iloc[: len(run.evidence.nearest)])
-        near = enumerate(near_groups(paths, run.evidence.nearest, run.evidence.likeness))
-        groups += [("nearly equal", f"near-{number}", [paths[index] for index in indices]) for number, indices in near]
+    groups = [list(paths) for _, paths in run.copies.groupby("group", sort=False)["path"]]
     blocks = []
-    for title, anchor, group in groups:
+    for place, group in enumerate(sorted(groups, key=lambda paths: -len(paths))):
         shown = [pictures.of_file(path, short(class_of.get(path, ""), 30)) for path in group[:PICTURES_PER_DUPLICATE]]
-        blocks.append(Block(title, anchor, [Strip("", shown, len(group))], count=len(group)))
+        blocks.append(Block("equal content", f"equal-{place}", [Strip("", shown, len(group))], count=len(group)))
     return blocks
 
 

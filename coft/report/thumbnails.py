@@ -1,4 +1,4 @@
-"""Thumbnails as data URIs, as many as a budget in bytes allows, and a perceptual hash of images."""
+"""Thumbnails as data URIs, as many as a budget in bytes allows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import numpy as np
 from PIL import Image
 
 from coft.core.errors import UserError
@@ -16,7 +15,6 @@ from coft.images.reading import Decoding, decode_image, read_bytes
 
 QUALITY = 55
 BROKEN = ""  # data URI of a file that cannot be read
-HASH = 8  # rows and columns of the brightness differences in a hash
 
 
 def small_picture(path: str, side: int) -> Image.Image | None:
@@ -69,16 +67,3 @@ def _read(paths: Sequence[str], side: int) -> Iterator[tuple[str, str]]:
     for start in range(0, len(paths), 512):
         batch = paths[start : start + 512]
         yield from zip(batch, map_threaded(partial(data_uri, side=side), batch, "report: images"), strict=True)
-
-
-def difference_hash(path: str) -> np.ndarray | None:
-    """Compute a perceptual hash of an image: where its brightness rises from left to right (difference hash).
-
-    Returns:
-        Shape (64,), bool; None if the image cannot be read.
-    """
-    image = small_picture(path, 64)
-    if image is None:
-        return None
-    grey = np.asarray(image.convert("L").resize((HASH + 1, HASH), Image.Resampling.BILINEAR), dtype=np.int16)
-    return (grey[:, 1:] > grey[:, :-1]).flatten()

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from coft.core.errors import UserError
 from coft.core.table import Table
 from coft.report import image_facts
-from coft.report.image_facts import nearest_other, read_evidence, write_frozen, write_peers
+from coft.report.image_facts import read_evidence, write_frozen, write_peers
 
 
 @pytest.fixture
@@ -31,23 +31,6 @@ def test_evidence_round_trip(tmp_path: Path, features: torch.Tensor) -> None:
     assert list(evidence.sample) == list(range(40)) and np.allclose(evidence.features, features, atol=1e-3)
     assert list(evidence.peers["peer_a"][:4]) == [0, 1, 2, 0] and np.array_equal(evidence.text, text.numpy())
     assert read_evidence(tmp_path / "nothing") is None
-
-
-@pytest.mark.parametrize("anchors", [100, 10])
-def test_the_nearest_other_image_equals_a_naive_loop(
-    features: torch.Tensor, anchors: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(image_facts, "ANCHORS", anchors)
-    candidates = range(40) if anchors > 40 else range(0, 40, 4)
-    neighbours, cosine = nearest_other(Table.of(features))
-    for i in range(40):
-        best = max((j for j in candidates if j != i), key=lambda j: float(features[i] @ features[j]))
-        assert neighbours[i] == best and cosine[i] == pytest.approx(float(features[i] @ features[best]), abs=1e-5)
-
-
-def test_a_single_image_has_no_neighbour() -> None:
-    neighbours, cosine = nearest_other(Table.of(torch.ones(1, 4)))
-    assert list(neighbours) == [0] and list(cosine) == [0]
 
 
 def test_the_sample_is_limited(features: torch.Tensor, tmp_path: Path) -> None:
