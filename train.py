@@ -62,7 +62,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-train", action="store_true", help="build the trainer without training it")
     parser.add_argument("--quiet", action="store_true", help="print warnings only; log.txt has everything")
     parser.add_argument("--brief", action="store_true", help="print a short summary; log.txt has everything")
-    parser.add_argument("--profile", action="store_true", help="write a profile of the run to profile.txt")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings by name")
     return parser
 
@@ -219,8 +218,6 @@ def use(trainer: Any, args: argparse.Namespace) -> None:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
     elif not args.no_train:
-        if args.profile:
-            trainer.profile_steps()
         if not isinstance(trainer, MethodTrainer):  # a trainer of Dassl or of another plugin
             trainer.train()
             return

@@ -87,7 +87,6 @@ def make_parser(trainer: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset", help="a named group of settings from configs/trainers/<trainer>, for example as_printed"
     )
-    parser.add_argument("--profile", action="store_true", help="write a profile of the run to profile.txt")
     parser.add_argument("--quiet", action="store_true", help="print warnings only; log.txt has everything")
     parser.add_argument(
         "--verbose", action="store_true", help="print everything that goes to log.txt, by epoch and batch"
@@ -137,9 +136,8 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     if config := trainer_config(trainer, backbone, trusts(args.opts)):
         argv += ["--config-file", str(config)]
     argv += ["--output-dir", str(args.output_dir or output_dir(trainer, backbone, args))]
-    flags = [f"--{name}" for name in ("profile", "quiet") if getattr(args, name)]
-    flags += [] if args.quiet or args.verbose else ["--brief"]
-    return [*argv, *flags, *dataset.settings, *opts]
+    flag = ["--quiet"] if args.quiet else [] if args.verbose else ["--brief"]
+    return [*argv, *flag, *dataset.settings, *opts]
 
 
 def config_name(dataset: str) -> str:

@@ -42,7 +42,6 @@ from .data import (
 )
 from .evaluation import Batches, TestAccuracy, TestPredictions, WorldEvaluator, count_zero_shot, part_of
 from .forks import check_fork, take_phase1
-from .recording import StepProfiler
 from .reporting import calibration, report_predictions, write_results, write_test_predictions
 from .sections import SECTIONS
 from .toolbox import dassl_in_use
@@ -84,7 +83,6 @@ class MethodTrainer(TrainerX):
         self.world = processes.world()
         self.predicted = TestPredictions(self.world)
         self.measured = TestAccuracy(self.predicted)
-        self.recorder: StepProfiler | None = None
         super().__init__(cfg)
         if not self.world.is_single:
             self.evaluator = WorldEvaluator(self.evaluator, self.num_classes, self.world)
@@ -204,12 +202,9 @@ class MethodTrainer(TrainerX):
         self.train_loader_x = self.engine.begin_epoch(self.epoch)
 
     def run_epoch(self) -> None:
-        """Run an epoch as Dassl does, timed, and with profiling if it is on."""
+        """Run an epoch as Dassl does, timed."""
         loader, self.train_loader_x = self.train_loader_x, TimedLoader(self.train_loader_x, self.clock)
-        step = self.engine.step
-        self.make_step = self.recorder.step_of(self.method.phase(self.epoch), step) if self.recorder else step
-        runtime = self.session.runtime
-        attention = step_attention(self.clip_model.visual, self.device.type, runtime.dtype)
+        attention = step_attention(self.clip_model.visual, self.device.type, self.session.runtime.dtype)
         try:
             with self.clock.part(STEPS), attention:
                 super().run_epoch()
@@ -221,11 +216,6 @@ class MethodTrainer(TrainerX):
         trained = [name for name in self.get_model_names(names) if self._optims[name] is not None]
         return super().get_current_lr(trained)
 
-    def profile_steps(self) -> None:
-        """Profile a few steps of each phase, and write the results to `profile.txt`."""
-        self.recorder = StepProfiler(self.output_dir, self.world)
-        self.session.runtime.parallel = False
-
     def forward_backward(self, batch: Any) -> dict[str, float]:
         """Make one step of the method.
 
@@ -233,7 +223,7 @@ class MethodTrainer(TrainerX):
             UserError: If a loss is not finite.
         """
         try:
-            losses = self.make_step(batch)
+            losses = self.engine.step(batch)
         except FloatingPointError as error:
             raise UserError(
                 f"{error} in epoch {self.epoch + 1}, batch {self.batch_idx + 1}; lower the learning rate, or look for "

@@ -1,17 +1,13 @@
-"""Timing of a run: seconds spent in each part, and an optional profile of a few training steps."""
+"""Timing of a run: seconds spent in each part."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch.profiler import ProfilerActivity, profile
-
 STEPS, WAITING = "steps", "waiting for images"
-PROFILED = range(3, 6)  # steps that are profiled; the first ones are for warm-up
 
 
 class Stopwatch:
@@ -86,30 +82,3 @@ class TimedLoader:
             if batch is end:
                 return
             yield batch
-
-
-def profiled(step: Callable[[Any], Any], title: str, report: Callable[[str], None]) -> Callable[[Any], Any]:
-    """Wrap a training step so that the calls `PROFILED` are profiled.
-
-    Args:
-        step: Function that makes a training step with a batch.
-        title: Title of the profile.
-        report: Function that receives a table of the slowest operations after the last profiled call.
-    """
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    recorder = profile(activities=activities)
-    calls = 0
-
-    def recording(batch: Any) -> Any:
-        nonlocal calls
-        if calls == PROFILED.start:
-            recorder.start()
-        result = step(batch)
-        calls += 1
-        if calls == PROFILED.stop:
-            recorder.stop()
-            table = recorder.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
-            report(f"{title}, {len(PROFILED)} steps\n{table}")
-        return result
-
-    return recording

@@ -45,7 +45,7 @@ class Runtime:
         """Whether steps of several models run in parallel.
 
         They do not with several processes, whose collective operations must come in the same order on all ranks; with
-        `parallel` off, as for profiling; with compiled encoders, which belong to one thread; nor with a gradient
+        `parallel` off; with compiled encoders, which belong to one thread; nor with a gradient
         scaler, which the models share.
         """
         return self.parallel and self.world.is_single and not self.compiler and self.scaler is None
