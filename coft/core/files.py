@@ -225,21 +225,6 @@ def _clear(folder: Path, drafts: re.Pattern[str]) -> None:
                 os.unlink(entry.path)  # noqa: PTH108
 
 
-def check_writable(flag: str, path: Path | None) -> None:
-    """Check that a file can be written later, before the user spends work on its content.
-
-    Args:
-        flag: Option that names the file.
-        path: The file to be written, if any.
-
-    Raises:
-        UserError: If its folder does not exist or is not writable.
-    """
-    folder = None if path is None else Path(os.path.realpath(path)).parent
-    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise UserError(f"{flag} {path}: there is no folder {folder} that can be written to; choose another place")
-
-
 def check_suffix(flag: str, path: Path | None, suffixes: Sequence[str]) -> None:
     """Check the suffix of a file to be written: a table is no `.xlsx`, and must not replace an image.
 

@@ -45,8 +45,8 @@ class Runtime:
         """Whether steps of several models run in parallel.
 
         They do not with several processes, whose collective operations must come in the same order on all ranks; with
-        `parallel` off; with compiled encoders, which belong to one thread; nor with a gradient
-        scaler, which the models share.
+        `parallel` off; with compiled encoders, which belong to one thread; nor with a gradient scaler, which the models
+        share.
         """
         return self.parallel and self.world.is_single and not self.compiler and self.scaler is None
 

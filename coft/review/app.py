@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -20,7 +18,7 @@ from coft.report.page import TEMPLATES as REPORT
 from coft.report.page import environment
 from coft.report.thumbnails import small_picture
 
-from .draft import ClassesFile, classes_from_draft
+from .draft import classes_from_draft, write_new
 from .rerun_command import command_with
 from .reviewed import PICTURES_PER_HALF, Reviewed
 from .zero_shot import ZeroShot, names_of
@@ -69,13 +67,16 @@ class Review:
     Args:
         reviewed: Run under review.
         zero_shot: Zero-shot CLIP on the run's images.
-        file: File that the classes are written to. Every further page (browser window) that saves gets a new file.
         done: Callback for when the user ends the review.
+
+    Attributes:
+        file: File that classes were saved to last, if any.
+        command: Command that trains with it.
     """
 
-    def __init__(self, reviewed: Reviewed, zero_shot: ZeroShot, file: ClassesFile, done: Callable[[], None]) -> None:
-        self.reviewed, self.zero_shot, self.file, self.done = reviewed, zero_shot, file, done
-        self.command, self.pages, self.files, self.saving = "", itertools.count(), dict[int, ClassesFile](), Lock()
+    def __init__(self, reviewed: Reviewed, zero_shot: ZeroShot, done: Callable[[], None]) -> None:
+        self.reviewed, self.zero_shot, self.done = reviewed, zero_shot, done
+        self.file, self.command = Path(), ""
         self.posts: dict[str, Callable[[Any], Any]] = {
             "effect": self.effect,
             "split": self.split,
@@ -136,7 +137,7 @@ class Review:
         return environment(TEMPLATES).get_template("review.html").render(content).encode("utf-8", errors="replace")
 
     def state(self) -> dict[str, Any]:
-        """Return the classes with names, counts, images and shares, the suggestions, and the number of a new page."""
+        """Return the classes with names, counts, images and shares, and the suggestions."""
         reviewed = self.reviewed
         shown_images, counts = reviewed.shown_images(), reviewed.counts()
         effect = self.zero_shot.effect(reviewed.classes)
@@ -145,7 +146,7 @@ class Review:
             for names, count, share in zip(names_of(reviewed.classes), counts, effect.shares, strict=True)
         ]
         suggestions = [asdict(suggestion) for suggestion in reviewed.suggestions()]
-        return {"classes": classes, "suggestions": suggestions, "page": next(self.pages)}
+        return {"classes": classes, "suggestions": suggestions}
 
     def _picture(self, index: int) -> Answer:
         images = self.reviewed.run.images
@@ -170,25 +171,12 @@ class Review:
         return {"halves": [{"count": len(h), "images": h[:PICTURES_PER_HALF]} for h in self.reviewed.halves(label)]}
 
     def save(self, content: Any) -> dict[str, Any]:
-        """Write the classes of a draft to a file. Returns the file, the command that trains with it, and a notice."""
-        draft, page = _parts(content, "classes", "page")
-        if type(page) is not int:
-            raise UserError("page: expected its number")
-        classes = classes_from_draft(draft, self.reviewed.classes)
+        """Write the classes of a draft to a new file. Returns the file, and the command that trains with it."""
+        classes = classes_from_draft(_parts(content, "classes")[0], self.reviewed.classes)
         self.zero_shot.effect(classes)  # raises if a name is too long for the text encoder
-        with self.saving:
-            earlier_path, file = self.file.path, self.files.get(page)
-            is_new_file = file is None and bool(self.files)
-            file = file or (ClassesFile(self.reviewed.run.folder) if is_new_file else self.file)
-            notice = file.write(classes)
-            self.file = self.files[page] = file
-            assert file.path is not None
-            self.command = command_with(self.reviewed, file.path)
-        if is_new_file:
-            notice = (
-                f"{earlier_path} was saved in another window, or before this page was reloaded; it was not changed."
-            )
-        return {"file": str(file.path), "command": self.command, "notice": notice}
+        self.file = write_new(self.reviewed.run.folder, classes)
+        self.command = command_with(self.reviewed, self.file)
+        return {"file": str(self.file), "command": self.command}
 
     def end(self, content: Any) -> dict[str, Any]:
         """End the review."""

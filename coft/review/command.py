@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coft.core.errors import Parser
-from coft.core.files import check_writable
+from coft.core.errors import Parser, UserError
 from coft.report.finished import require_finished
 
 
@@ -25,9 +25,6 @@ def make_parser(program: str, resolve: Callable[[str], Path]) -> Parser:
     parser.add_argument("run", type=resolve, metavar="RUN", help="output folder of a finished run of CoFT or CoFT+")
     parser.add_argument("--port", type=_port, default=0, help="port of the page; default: a free one")
     parser.add_argument("--no-browser", action="store_true", help="print the address and do not open a browser")
-    parser.add_argument(
-        "--to", type=resolve, metavar="FILE", help="file for the corrected classes; default: RUN/classes-2.txt"
-    )
     return parser
 
 
@@ -53,7 +50,8 @@ def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[s
     """
     args = make_parser(program, resolve).parse_args(argv)
     require_finished(args.run)
-    check_writable("--to", args.to or args.run / "classes-2.txt")
+    if not os.access(args.run, os.W_OK):
+        raise UserError(f"{args.run}: the classes cannot be saved in this folder; copy the run to another place")
     from .serve import serve
 
-    return serve(args.run, args.to, args.port, browser=not args.no_browser)
+    return serve(args.run, args.port, browser=not args.no_browser)

@@ -13,7 +13,6 @@ from coft.inference.model import BackboneRef
 from coft.inference.store import load_backbone
 
 from .app import Review
-from .draft import ClassesFile
 from .rerun_command import command_with
 from .reviewed import Reviewed, read_reviewed
 from .server import Server
@@ -23,12 +22,11 @@ log = logging.getLogger(__name__)
 LAST_SECONDS = 0.5  # delay of the shutdown, so that the last response reaches the page
 
 
-def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
+def serve(run: Path, port: int, browser: bool) -> int:
     """Serve the page until the user ends the review, and print what was saved.
 
     Args:
         run: Output folder of a finished run.
-        to: File that the classes are written to; None for a new one in the output folder.
         port: Port of the page; 0 for a free one.
         browser: Whether to open a browser.
 
@@ -40,10 +38,9 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
     """
     reviewed = read_reviewed(run)
     command_with(reviewed, run)  # raises at once, not after the user's work, if the run cannot be repeated
-    file = ClassesFile(run, to)
     zero_shot = zero_shot_of(reviewed)
     server = open_server(port)
-    server.review = Review(reviewed, zero_shot, file, threading.Timer(LAST_SECONDS, server.shutdown).start)
+    server.review = Review(reviewed, zero_shot, threading.Timer(LAST_SECONDS, server.shutdown).start)
     for notice in reviewed.notices:
         log.warning("%s", notice)
     print(f"The page of the review: {server.url}\nOnly this machine can open it. Ctrl-C or “Done” ends it.", flush=True)
@@ -56,7 +53,7 @@ def serve(run: Path, to: Path | None, port: int, browser: bool) -> int:
     finally:
         server.server_close()
     if server.review.command:
-        print(f"Classes: {server.review.file.path}\nTrain again with them:\n  {server.review.command}")
+        print(f"Classes: {server.review.file}\nTrain again with them:\n  {server.review.command}")
     else:
         print("Nothing was saved.")
     return 0

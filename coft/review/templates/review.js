@@ -188,11 +188,10 @@ async function save() {
   $("save").disabled = true;
   try {
     clearTimeout(timer);
-    const answer = await ask("save", {classes: names(), page: run.page});
+    const answer = await ask("save", {classes: names()});
     $("saved").hidden = false;
     $("saved-file").textContent = answer.file;
     $("saved-command").textContent = answer.command;
-    $("saved-notice").textContent = answer.notice;
     unsaved = false;
     complain("");
     sayChanges();

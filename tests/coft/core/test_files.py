@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from coft.core import files
 from coft.core.errors import UserError, remedy
-from coft.core.files import check_disk_space, check_suffix, check_writable, given_path, replacing, write_table
+from coft.core.files import check_disk_space, check_suffix, given_path, replacing, write_table
 
 
 def test_the_remedy_depends_on_the_error() -> None:
@@ -124,12 +124,3 @@ def test_a_file_with_another_suffix_is_not_written(name: str, tmp_path: Path) ->
 def test_a_suffix_of_a_table_is_allowed(name: str, tmp_path: Path) -> None:
     check_suffix("--output", tmp_path / name, (".csv", ".txt"))
     check_suffix("--output", None, (".csv",))
-
-
-def test_a_missing_folder_is_refused_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("nowhere/classes.txt")
-    check_writable("--to", tmp_path / "classes.txt")
-    check_writable("--to", None)
-    for name in ("no/classes.txt", "link"):
-        with pytest.raises(UserError, match=f"--to .*{name}: there is no folder"):
-            check_writable("--to", tmp_path / name)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from coft.review.app import Review
-from coft.review.draft import ClassesFile
 from coft.review.reviewed import Reviewed, read_reviewed
 from coft.review.serve import zero_shot_of
 from coft.review.server import Server
@@ -40,15 +39,14 @@ def read(run_folder: Path) -> tuple[Reviewed, ZeroShot]:
 
 
 @pytest.fixture
-def start_server(run_folder: Path, read: tuple[Reviewed, ZeroShot], tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Serve reviews of the run that save to the folder of the test."""
+def start_server(run_folder: Path, read: tuple[Reviewed, ZeroShot]) -> Iterator[Callable[..., Server]]:
+    """Serve reviews of the run. The classes that they save are removed after the test."""
     servers = []
 
     def start() -> Server:
         server = Server(0)
         server.ended = threading.Event()
-        file = ClassesFile(run_folder, tmp_path / "saved.txt")
-        server.review = Review(*read, file, server.ended.set)
+        server.review = Review(*read, server.ended.set)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
         servers.append(server)
         return server
@@ -57,3 +55,5 @@ def start_server(run_folder: Path, read: tuple[Reviewed, ZeroShot], tmp_path: Pa
     for server in servers:
         server.shutdown()
         server.server_close()
+    for path in run_folder.glob("classes-*.txt"):
+        path.unlink()

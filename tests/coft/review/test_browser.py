@@ -46,7 +46,7 @@ def wait_for_changes(page: Any, times: int) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_classes_are_edited_and_saved(width: int, open_file: Callable[..., Any], tmp_path: Path) -> None:
+def test_classes_are_edited_and_saved(width: int, open_file: Callable[..., Any], run_folder: Path) -> None:
     page = open_file(width)
     assert page.locator("#suggestion-list li").count() >= 2
     name = card(page, "hill").get_by_label("Name", exact=True)
@@ -70,13 +70,13 @@ def test_classes_are_edited_and_saved(width: int, open_file: Callable[..., Any],
     assert "60 images after training" in card(page, "sea").locator(".share").inner_text()
     page.get_by_role("button", name="Save classes").click()
     page.wait_for_selector("#saved:not([hidden])")
-    assert str(tmp_path / "saved.txt") in page.locator("#saved-command").inner_text()
+    assert str(run_folder / "classes-2.txt") in page.locator("#saved-command").inner_text()
     expected = Classes(
         ["forest", "sea", "mountain"],
         {"forest": ("woods", "big wood"), "sea": ("ocean", HOSTILE)},
         CLASSES.descriptions,
     )
-    assert read_classes(str(tmp_path / "saved.txt")) == expected
+    assert read_classes(str(run_folder / "classes-2.txt")) == expected
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
     page.wait_for_load_state("networkidle")
     page.get_by_role("button", name="Done").click()
@@ -114,7 +114,7 @@ def test_a_class_is_split_by_keyboard_and_the_split_undone(open_file: Callable[.
     assert not page.locator("#split").is_visible() and page.problems == []
 
 
-def test_a_class_is_added_and_the_addition_undone(open_file: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_class_is_added_and_the_addition_undone(open_file: Callable[..., Any], run_folder: Path) -> None:
     page = open_file()
     page.get_by_role("button", name="Add a class").click()
     page.keyboard.press("Enter")
@@ -128,7 +128,7 @@ def test_a_class_is_added_and_the_addition_undone(open_file: Callable[..., Any],
     assert card(page, "snow field").get_by_role("button", name="Split").count() == 0
     page.get_by_role("button", name="Save classes").click()
     page.wait_for_selector("#saved:not([hidden])")
-    assert read_classes(str(tmp_path / "saved.txt")).names[0] == "snow field"
+    assert read_classes(str(run_folder / "classes-2.txt")).names[0] == "snow field"
     page.get_by_role("button", name="Undo").click()
     assert card(page, "snow field").count() == 0 and page.problems == []
 
@@ -146,7 +146,7 @@ def test_a_suggestion_is_accepted_or_rejected(open_file: Callable[..., Any]) -> 
     assert page.problems == []
 
 
-def test_names_are_escaped_and_bad_names_refused(open_file: Callable[..., Any], tmp_path: Path) -> None:
+def test_names_are_escaped_and_bad_names_refused(open_file: Callable[..., Any], run_folder: Path) -> None:
     page = open_file()
     assert card(page, HOSTILE).count() == 1 and page.locator("img[src=x]").count() == 0
     name = card(page, "forest").get_by_label("Name", exact=True)
@@ -162,7 +162,7 @@ def test_names_are_escaped_and_bad_names_refused(open_file: Callable[..., Any], 
     page.problems.clear()  # the browser logs refused requests
     page.get_by_role("button", name="Save classes").click()
     page.wait_for_timeout(100)
-    assert not (tmp_path / "saved.txt").exists() and page.locator("#saved").is_hidden()
+    assert not (run_folder / "classes-2.txt").exists() and page.locator("#saved").is_hidden()
 
 
 def test_images_and_fields_have_a_label(open_file: Callable[..., Any]) -> None:

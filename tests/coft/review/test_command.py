@@ -32,7 +32,7 @@ def test_a_review_saves_classes_and_prints_a_command(
 
     def review(url: str) -> None:
         urls.append(url)
-        commands.append(post(url, "save", {"classes": [["forest"], ["sea", "lake"]], "page": 0})["command"])
+        commands.append(post(url, "save", {"classes": [["forest"], ["sea", "lake"]]})["command"])
         post(url, "done", None)
 
     monkeypatch.setattr(webbrowser, "open", lambda url: threading.Thread(target=review, args=[url]).start())
@@ -44,16 +44,13 @@ def test_a_review_saves_classes_and_prints_a_command(
 
 
 def test_bad_arguments_are_refused(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "there.txt").write_text("mine\n")
     with socket.create_server(("127.0.0.1", 0)) as socket_in_use:
         port = str(socket_in_use.getsockname()[1])
         for argv, message in (
             ([str(tmp_path / "nowhere")], "no such folder"),
-            ([str(copied), "--to", str(tmp_path / "there.txt")], "already exists"),
             ([str(copied), "--port", "0"], "'0' is no port"),
             ([str(copied), "--no-browser", "--port", port], f"--port {port}: cannot be had"),
         ):
             assert main(["review", *argv]) == 2
             error = capsys.readouterr().err
             assert message in error and error.startswith("error: ") and error.count("\n") == 1
-    assert (tmp_path / "there.txt").read_text() == "mine\n"

@@ -16,7 +16,7 @@ from coft.core.errors import UserError
 from coft.core.experiment import FILES, IN_MEMORY
 from coft.engine.class_names import Classes, read_classes
 from coft.report.names import Signals
-from coft.review.draft import ClassesFile, classes_from_draft
+from coft.review.draft import classes_from_draft, write_new
 from coft.review.rerun_command import command_with
 from coft.review.reviewed import read_reviewed
 from coft.review.serve import zero_shot_of
@@ -92,17 +92,9 @@ def test_descriptions_stay_with_the_name() -> None:
 
 def test_an_existing_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "classes-2.txt").write_text("mine\n")
-    with pytest.raises(UserError, match=r"classes-2.txt: already exists"):
-        ClassesFile(tmp_path, tmp_path / "classes-2.txt")
-    file = ClassesFile(tmp_path)
-    assert file.write(CLASSES) == "" and file.path == tmp_path / "classes-3.txt"
-    assert read_classes(str(file.path)) == CLASSES
-    assert file.write(Classes(["a", "b"])) == "" and read_classes(str(file.path)).names == ["a", "b"]
-    file.path.write_text("changed\n")
-    assert "has changed since you saved it" in file.write(CLASSES)
-    assert (tmp_path / "classes-3.txt").read_text() == "changed\n" and file.path == tmp_path / "classes-4.txt"
+    assert write_new(tmp_path, CLASSES) == tmp_path / "classes-3.txt"
+    assert read_classes(str(tmp_path / "classes-3.txt")) == CLASSES
     assert (tmp_path / "classes-2.txt").read_text() == "mine\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"classes-{n}.txt" for n in (2, 3, 4)]
 
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +103,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(UserError, match="No space left on device"):
-        ClassesFile(tmp_path).write(CLASSES)
+        write_new(tmp_path, CLASSES)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -84,7 +84,7 @@ def test_the_page_loads_only_its_own_resources(send: Send, server: Server) -> No
     assert server.server_address[0] == "127.0.0.1"
 
 
-def test_a_review_from_start_to_end(send: Send, server: Server, tmp_path: Path) -> None:
+def test_a_review_from_start_to_end(send: Send, server: Server, run_folder: Path) -> None:
     state = json.loads(send("GET", "state")[1])
     assert [item["names"][0] for item in state["classes"]] == CLASSES.names and state["suggestions"]
     index = state["classes"][1]["images"][0]
@@ -94,28 +94,21 @@ def test_a_review_from_start_to_end(send: Send, server: Server, tmp_path: Path) 
     assert answer.status == 200 and sum(json.loads(content)["shares"]) == pytest.approx(1)
     halves = json.loads(send("POST", "split", {"label": 2})[1])["halves"]
     assert [half["count"] for half in halves] == [15, 15]
-    answer, content = send("POST", "save", {"classes": DRAFT, "page": 0})
+    answer, content = send("POST", "save", {"classes": DRAFT})
     saved = json.loads(content)
-    assert saved["file"] == str(tmp_path / "saved.txt") and saved["file"] in saved["command"] and not saved["notice"]
+    assert saved["file"] == str(run_folder / "classes-2.txt") and saved["file"] in saved["command"]
     assert read_classes(saved["file"]).names == [item[0] for item in DRAFT]
     assert read_classes(saved["file"]).descriptions == CLASSES.descriptions
     assert not server.ended.is_set()  # type: ignore[attr-defined]
     assert send("POST", "done")[0].status == 200 and server.ended.is_set()  # type: ignore[attr-defined]
 
 
-def test_two_windows_save_to_two_files(send: Send, server: Server, tmp_path: Path) -> None:
-    pages = [json.loads(send("GET", "state")[1])["page"] for _ in range(2)]
-    drafts = [DRAFT, DRAFT[:2], DRAFT[:3]]
-    answers = [
-        json.loads(send("POST", "save", {"classes": draft, "page": page})[1])
-        for draft, page in zip(drafts, [pages[0], pages[1], pages[0]], strict=True)
-    ]
-    other = Path(answers[1]["file"])
-    assert answers[0]["file"] == answers[2]["file"] == str(tmp_path / "saved.txt") and other.parent != tmp_path
-    assert f"{tmp_path / 'saved.txt'} was saved in another window" in answers[1]["notice"]
-    assert not answers[0]["notice"] and not answers[2]["notice"] and server.review.command == answers[2]["command"]
-    assert [len(read_classes(path).names) for path in (answers[0]["file"], str(other))] == [3, 2]
-    other.unlink()  # the folder is shared by all tests
+def test_each_save_writes_a_new_file(send: Send, server: Server, run_folder: Path) -> None:
+    answers = [json.loads(send("POST", "save", {"classes": draft})[1]) for draft in (DRAFT, DRAFT[:2])]
+    files = [run_folder / f"classes-{number}.txt" for number in (2, 3)]
+    assert [answer["file"] for answer in answers] == list(map(str, files))
+    assert [len(read_classes(str(file)).names) for file in files] == [4, 2]
+    assert server.review.file == files[1] and server.review.command == answers[1]["command"]
 
 
 @pytest.mark.parametrize(
@@ -141,24 +134,24 @@ def test_two_windows_save_to_two_files(send: Send, server: Server, tmp_path: Pat
     ],
 )
 def test_requests_with_bad_headers_change_nothing(
-    headers: dict[str, str], status: int, send: Send, tmp_path: Path
+    headers: dict[str, str], status: int, send: Send, run_folder: Path
 ) -> None:
-    answer, content = send("POST", "save", {"classes": DRAFT, "page": 0}, **headers)
+    answer, content = send("POST", "save", {"classes": DRAFT}, **headers)
     assert answer.status == status and set(json.loads(content)) == {"error"}
-    assert not (tmp_path / "saved.txt").exists()
+    assert not list(run_folder.glob("classes-*"))
     if status == 403 and headers.get("Origin", "given") is not None:
         assert send("GET", "state", **headers)[0].status == 403
 
 
 @pytest.mark.parametrize("path", ["/", "", "/state", "/{0}", "/{1}/state", "/x{0}/state", "/é/state"])
-def test_requests_without_the_token_are_refused(path: str, send: Send, server: Server, tmp_path: Path) -> None:
+def test_requests_without_the_token_are_refused(path: str, send: Send, server: Server, run_folder: Path) -> None:
     wrong = server.token[:-1] + ("A" if server.token[-1] != "A" else "B")
     target = path.format(server.token, wrong).encode().decode("latin-1")
     answer, content = send("GET", "", path=target or "*")
     if path != "/{0}":  # the page itself, less a slash
         assert answer.status == 403 and b"sea" not in content
         assert send("POST", "", {"classes": DRAFT}, path=target or "*")[0].status == 403
-    assert not (tmp_path / "saved.txt").exists()
+    assert not list(run_folder.glob("classes-*"))
 
 
 @pytest.mark.parametrize(
@@ -190,12 +183,12 @@ def test_unknown_paths_are_not_found(name: str, send: Send) -> None:
     "body",
     [b"", b"{", b"\xff", b"null", b"[]", b"1" * 5000, b"[" * 200_000, b'{"classes": 1}', b'{"classes": [], "x": 1}'],
 )
-def test_a_bad_body_is_refused(body: bytes, send: Send, tmp_path: Path) -> None:
+def test_a_bad_body_is_refused(body: bytes, send: Send, run_folder: Path) -> None:
     for name in ("effect", "save", "split"):
         answer, content = send("POST", name, body=body)
         assert answer.status == 400 and set(json.loads(content)) == {"error"}
     assert send("POST", "state", {})[0].status == 404 and send("POST", "../save", {})[0].status == 404
-    assert not (tmp_path / "saved.txt").exists()
+    assert not list(run_folder.glob("classes-*"))
 
 
 @pytest.mark.parametrize("label", [-1, 5, 1.0, True, None, "1", [1]])
