@@ -21,7 +21,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder for features and folder indices that later runs can reuse.
+    """Return the folder for features that later runs can reuse.
 
     It is in the checkout, or in the user's cache folder if the package is installed or the checkout is read-only.
     """

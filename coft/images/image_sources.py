@@ -81,7 +81,7 @@ def collect_images(images: Any) -> ImageSet:
     if is_path(images) and (folder := given_path(images, "images").resolve()).is_dir():
         image_set = _from_entries(folder, index_folder(folder), str(folder))
     elif holds_paths(items := sequence_of(images)):
-        entries = [Entry(os.fspath(path_of(items, number)), 0, 0) for number in range(count_of(items))]
+        entries = [Entry(os.fspath(path_of(items, number))) for number in range(count_of(items))]
         here = Path.cwd()  # later commands may be given in another folder
         image_set = _from_entries(here, list(map_threaded(partial(read_entry, here), entries, "read images")), FILES)
     else:

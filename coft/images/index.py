@@ -1,32 +1,25 @@
-"""Index of the images in a user's folder: hash and problem of each file, cached between runs."""
+"""Index of the images in a user's folder: hash and problem of each file."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from coft.core.errors import UserError
-from coft.core.files import replacing
-from coft.core.paths import cache_folder
-from coft.core.schemas import List, PathText, Record, Row, Text, whole
 from coft.core.threads import map_threaded
-from coft.core.untrusted import read_json
 from coft.images.reading import FORMATS, SUFFIXES, UnreadableImage, check_sides, check_size, decode_image, read_bytes
 
 log = logging.getLogger(__name__)
-CACHE = cache_folder() / "folders"
-VERSION = 2
 UNREAD_SUFFIXES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}
 SMALL = 4096  # files up to this many bytes are decoded to check them; larger files are checked faster
 NO_MEMORY = "not enough memory to decode it"
@@ -39,26 +32,17 @@ class Entry:
 
     Attributes:
         path: Path relative to the folder, with slashes.
-        size: Size in bytes; -1 if it is unknown.
-        modified: Time of the last change in nanoseconds since the epoch: the later of mtime and ctime, since a change
-            can keep mtime.
         digest: SHA-256 of the content, in hexadecimal; empty if the file has not been read.
         problem: Reason why the file cannot be read as an image; empty if it can.
     """
 
     path: str
-    size: int
-    modified: int
     digest: str = ""
     problem: str = ""
 
 
-ROW = Row((PathText(), whole(-1, 2**63), whole(-(2**63), 2**63), Text(64), Text(1000)))  # a cached entry
-SCHEMA = Record({"version": whole(VERSION, VERSION), "checksum": Text(16), "files": List(ROW, most=100_000_000)})
-
-
 def index_folder(folder: Path) -> list[Entry]:
-    """Index the images below a folder. Files that have not changed since the last run are not read again.
+    """Index the images below a folder.
 
     Args:
         folder: Folder to search recursively, following links. Hidden files and folders are skipped.
@@ -69,22 +53,13 @@ def index_folder(folder: Path) -> list[Entry]:
     Raises:
         UserError: If the folder cannot be listed.
     """
-    cache = CACHE / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
-    # Files that could not be read are read again: a change of permissions, drives or memory does not modify the file.
-    cached = [entry for entry in _load(cache) if entry.digest and entry.problem != NO_MEMORY]
-    indexed = {(entry.path, entry.size, entry.modified): entry for entry in cached}
     other_kinds: Counter[str] = Counter()
     files = sorted(list_images(folder, other_kinds), key=lambda entry: entry.path)
-    unindexed = [entry for entry in files if (entry.path, entry.size, entry.modified) not in indexed]
-    read_now = map_threaded(partial(read_entry, folder), unindexed, "index images")
-    indexed |= {(entry.path, entry.size, entry.modified): entry for entry in read_now}
-    entries = [indexed[entry.path, entry.size, entry.modified] for entry in files]
-    log.info("Images in %s: %d, of which %d were new or changed", folder, len(files), len(unindexed))
+    entries = list(map_threaded(partial(read_entry, folder), files, "index images"))
+    log.info("Images in %s: %d", folder, len(files))
     if other_kinds:
         counts = ", ".join(f"{suffix} {count}" for suffix, count in other_kinds.most_common())
         log.warning("Images of unsupported formats in %s are skipped: %s; convert them to JPEG or PNG", folder, counts)
-    if unindexed:
-        _save(cache, entries)
     return entries
 
 
@@ -123,7 +98,7 @@ def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterat
         except OSError as error:
             if not prefix:
                 raise UserError(f"folder {path} cannot be listed ({error.strerror}); check its permissions") from error
-            yield Entry(prefix.rstrip("/"), -1, 0, problem=f"the folder cannot be listed: {error.strerror}")
+            yield Entry(prefix.rstrip("/"), problem=f"the folder cannot be listed: {error.strerror}")
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -138,10 +113,9 @@ def _entry_of(entry: os.DirEntry[str], prefix: str) -> Entry:
     try:
         status = entry.stat()
     except OSError as error:  # a broken or circular link
-        return Entry(prefix + entry.name, -1, 0, problem=str(error.strerror))
-    modified = max(status.st_mtime_ns, status.st_ctime_ns)
+        return Entry(prefix + entry.name, problem=str(error.strerror))
     problem = "" if stat.S_ISREG(status.st_mode) else "no plain file"  # reading a pipe might never end
-    return Entry(prefix + entry.name, status.st_size, modified, problem=problem)
+    return Entry(prefix + entry.name, problem=problem)
 
 
 def read_entry(folder: Path, entry: Entry) -> Entry:
@@ -191,29 +165,3 @@ def _looks_complete(data: bytes) -> bool:
     except Exception:  # decoders raise exceptions of any type on damaged bytes
         return False
     return False
-
-
-def _load(cache: Path) -> list[Entry]:
-    """Read a cached index; empty if there is none, or if it is damaged."""
-    try:
-        content = read_json(cache)
-        SCHEMA.check(content)
-        fits = content["checksum"] == _checksum(content["files"])
-        return [Entry(*row) for row in content["files"]] if fits else []
-    except (OSError, ValueError):
-        return []
-
-
-def _checksum(rows: Sequence[Sequence[object]]) -> str:
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
-
-
-def _save(cache: Path, entries: Sequence[Entry]) -> None:
-    rows = [astuple(entry) for entry in entries]
-    try:
-        with replacing(cache) as draft:
-            draft.write_text(
-                json.dumps({"version": VERSION, "checksum": _checksum(rows), "files": rows}), encoding="utf-8"
-            )
-    except OSError as error:
-        log.warning("The index cannot be stored at %s (%s): the next run will read the images again", cache, error)

@@ -12,14 +12,8 @@ import pytest
 
 from coft.core.errors import UserError
 from coft.engine.class_names import Classes, given_classes, read_classes, write_classes
-from coft.images import index
 from datasets.folder import Folder
 from tests.datasets.data_roots import config, touch, write_image
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
 
 
 @pytest.fixture

@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from coft.backbones.feature_cache import cached, form_of
 from coft.cli.main import main as coft
-from coft.images import index
 from coft.inference.locate_model import FORMAT as MODEL_FORMAT
 from coft.inference.locate_model import SCHEMA as MODEL
 from coft.inference.sorting import FORMAT as SORTED
@@ -226,30 +224,23 @@ def without_space(function: Callable[..., object], *args: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard_limit, hard_limit))
 
 
-def features(workspace: Workspace, folder: Path) -> list[list[float]]:
+def features(folder: Path) -> list[list[float]]:
     return cached(lambda: torch.arange(4000.0).view(1000, 4), folder, "key", shape=(1000, 4)).tolist()
 
 
-def image_index(workspace: Workspace, folder: Path) -> list[str]:
-    with mock.patch.object(index, "CACHE", folder):
-        return [entry.path + entry.problem for entry in index.index_folder(workspace.images)]
-
-
 def caches() -> Iterator[Format]:
-    """Caches of features and of image indices: damage may cost time, but must not change the values."""
-    for read in (features, image_index):
+    """The cache of features: damage may cost time, but must not change the values."""
 
-        def fill_cache(workspace: Workspace, read: Callable[..., object] = read) -> Path:
-            read(workspace, workspace.folder / "cache")
-            return next((workspace.folder / "cache").iterdir())
+    def fill_cache(workspace: Workspace) -> Path:
+        features(workspace.folder / "cache")
+        return next((workspace.folder / "cache").iterdir())
 
-        def read_cache(workspace: Workspace, path: Path, read: Callable[..., object] = read) -> None:
-            if read(workspace, path.parent) != read(workspace, workspace.folder / "another"):
-                raise WrongResult("the cache changes the values")
+    def read_cache(workspace: Workspace, path: Path) -> None:
+        if features(path.parent) != features(workspace.folder / "another"):
+            raise WrongResult("the cache changes the values")
 
-        damage = {**GARBAGE, **DAMAGE, **MISSING, **flips(5)}
-        if read is features:
-            damage |= from_form(form_of((1000, 4)), torch.zeros(1000, 4), torch_content, 60)[REFUSED]
-        name, full = f"cache of {read.__name__}", {"missing, and no space": MISSING["missing"]}
-        yield Format("folders", name, fill_cache, read_cache, accepted=damage)
-        yield Format("folders", name, fill_cache, partial(without_space, read_cache), accepted=full)
+    damage = {**GARBAGE, **DAMAGE, **MISSING, **flips(5)}
+    damage |= from_form(form_of((1000, 4)), torch.zeros(1000, 4), torch_content, 60)[REFUSED]
+    full = {"missing, and no space": MISSING["missing"]}
+    yield Format("folders", "cache of features", fill_cache, read_cache, accepted=damage)
+    yield Format("folders", "cache of features", fill_cache, partial(without_space, read_cache), accepted=full)

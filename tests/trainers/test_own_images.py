@@ -13,7 +13,6 @@ from PIL import Image
 
 from coft.core.errors import UserError
 from coft.engine.predictions import count_by_class, known_accuracy
-from coft.images import index
 from dassl.engine import TRAINER_REGISTRY
 from tests.coft.toys import assert_same_bits
 from tests.conftest import CLASSNAMES, draw
@@ -36,8 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
+def settings(folder: Path) -> dict[str, Any]:
     return {"DATASET__NAME": "Folder", "DATASET__IMAGES": folder, "DATASET__CLASSES": ", ".join(CLASSNAMES)}
 
 
@@ -80,13 +78,11 @@ def test_trainers_that_learn_from_labels_are_refused(trainer: str, run: Run, set
 
 def test_indexed_images_are_not_read_again(run: Run, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = run("UPL", train=False, **settings)
-    reads: list[Any] = []
-    for module in ("coft.images.index", "coft.images.unlabeled"):
-        monkeypatch.setattr(f"{module}.read_bytes", lambda path: reads.append(path))
     from coft.images.unlabeled import UnlabeledPool
     from datasets.folder import Folder
 
-    data = Folder(first.cfg)
+    data, reads = Folder(first.cfg), list[Any]()
+    monkeypatch.setattr("coft.images.unlabeled.read_bytes", lambda path: reads.append(path))
     pool = UnlabeledPool([item.impath for item in data.train_u], hashes=data.content_hashes)
     assert pool.digest == first.images.digest and pool.paths == first.images.pool.paths and not reads
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coft.images import index
 from coft.method import guard, negatives
 from coft.method.negative_prompt import fit_negative
 from tests.conftest import CLASSNAMES, draw
@@ -27,16 +26,15 @@ SHORT: dict[str, Any] = {
 }
 
 
-def make_quick(patch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Fit negative vectors in fewer steps, let CLIPs of random weights train, and use another cache of folders."""
+def make_quick(patch: pytest.MonkeyPatch) -> None:
+    """Fit negative vectors in fewer steps, and let CLIPs of random weights train."""
     patch.setattr(guard, "MIN_SKILL", -1.0)
     patch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
-    patch.setattr(index, "CACHE", cache)
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    make_quick(monkeypatch, tmp_path / "cache")
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_quick(monkeypatch)
 
 
 @pytest.fixture(scope="session")

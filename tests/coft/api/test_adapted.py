@@ -28,7 +28,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapted(output: Path, pictures: list[Any], checkpoints: dict[str, Path]) -> coft.Adapted:
     folder = write_folder(output.parent / "images", pictures)
     with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch, output.parent / "cache")
+        make_quick(patch)
         return coft.adapt(folder, CLASSNAMES, str(checkpoints["resnet"]), output, progress=False, **SHORT)
 
 

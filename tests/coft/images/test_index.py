@@ -1,12 +1,10 @@
-"""The index of a user's folder: images, broken files, and the cache."""
+"""The index of a user's folder: images, and broken files."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,6 @@ from coft.images.index import SMALL, find_problem, index_folder
 from tests.datasets.data_roots import touch, write_image
 
 from .encoding import encode
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
 
 
 def noise_file(form: str, size: int = 8, **options: object) -> bytes:
@@ -49,7 +41,7 @@ def test_all_formats_in_all_subfolders_are_found(tmp_path: Path) -> None:
     assert [entry.path for entry in entries] == sorted(names)
     for entry in entries:
         data = (folder / entry.path).read_bytes()
-        assert (entry.size, entry.digest) == (len(data), hashlib.sha256(data).hexdigest()) and not entry.problem
+        assert entry.digest == hashlib.sha256(data).hexdigest() and not entry.problem
 
 
 @pytest.mark.parametrize(
@@ -107,11 +99,8 @@ def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     write_image(folder / "a.png", 0)
     os.mkfifo(folder / "pipe.png")
-    for _ in range(2):
-        assert {entry.path: entry.problem for entry in index_folder(folder)} == {
-            "a.png": "",
-            "pipe.png": "no plain file",
-        }
+    problems = {entry.path: entry.problem for entry in index_folder(folder)}
+    assert problems == {"a.png": "", "pipe.png": "no plain file"}
 
 
 def test_a_subfolder_without_permission_has_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,47 +143,7 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pyt
         index_folder(tmp_path / "images")
 
 
-def test_only_changed_files_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "images"
-    for seed in range(4):
-        write_image(folder / f"{seed}.png", seed)
-    touch(folder / "broken.png")
-    first = index_folder(folder)
-    read: list[str] = []
-    read_bytes = index.read_bytes
-    monkeypatch.setattr(index, "read_bytes", lambda path: read.append(Path(path).name) or read_bytes(path))
-    assert index_folder(folder) == first and not read
-    write_image(folder / "1.png", 9, size=9)
-    write_image(folder / "new.png", 10)
-    (folder / "2.png").unlink()
-    second = {entry.path: entry for entry in index_folder(folder)}
-    assert sorted(read) == ["1.png", "new.png"]
-    assert sorted(second) == ["0.png", "1.png", "3.png", "broken.png", "new.png"]
-    assert second["1.png"].digest == hashlib.sha256((folder / "1.png").read_bytes()).hexdigest()
-
-
-@pytest.mark.parametrize("content", ["no json", "[]", '{"version": 0, "files": []}', '{"version": 1, "files": [[1]]}'])
-def test_a_bad_cache_is_replaced(tmp_path: Path, cache: Path, content: str) -> None:
-    write_image(tmp_path / "images" / "a.png", 0)
-    first = index_folder(tmp_path / "images")
-    (path,) = cache.iterdir()
-    path.write_text(content)
-    assert index_folder(tmp_path / "images") == first
-    assert json.loads(path.read_text())["version"] == index.VERSION
-
-
-def test_a_change_that_keeps_size_and_date_is_detected(tmp_path: Path) -> None:
-    path = tmp_path / "images" / "a.bmp"
-    write_image(path, 0)
-    before, status = index_folder(path.parent), path.stat()
-    time.sleep(0.02)  # the resolution of file system clocks
-    write_image(path, 1)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    after = index_folder(path.parent)
-    assert before[0].size == after[0].size and before[0].digest != after[0].digest
-
-
-def test_a_file_that_could_not_be_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_has_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -210,7 +159,6 @@ def test_a_file_that_could_not_be_read_is_read_again(tmp_path: Path, monkeypatch
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fails)
             assert [entry.problem for entry in index_folder(folder)] == [problem]
-    assert [entry.problem for entry in index_folder(folder)] == [""]  # chmod, for example, changes no date
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -219,16 +167,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     path = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
     write_image(folder / "a.png", 0).rename(path)
     (entry,) = index_folder(folder)
-    assert index_folder(folder) == [entry] and (folder / entry.path).is_file()
-
-
-def test_a_warning_if_the_cache_cannot_be_written(
-    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    cache.write_text("a file in the way")
-    write_image(tmp_path / "images" / "a.png", 0)
-    assert len(index_folder(tmp_path / "images")) == 1
-    assert "cannot be stored" in caplog.text
+    assert not entry.problem and (folder / entry.path).is_file()
 
 
 def test_unsupported_formats_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
