@@ -5,16 +5,12 @@ The images that torchvision reads are written as image files once. Class folders
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torchvision import datasets as tv
-from torchvision.datasets.utils import extract_archive
 
 from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
@@ -27,7 +23,6 @@ from .image_writer import write_images
 Parts = Mapping[str, Mapping[str, Any]]
 BY_FLAG: Parts = {"train": {"train": True}, "test": {"train": False}}
 BY_NAME: Parts = {"train": {"split": "train"}, "test": {"split": "test"}}
-IDX = {"FashionMNIST": "fashion-mnist", "MNIST": "mnist"}  # sets in IDX files, with their names in Debian
 
 CIFAR10 = "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"
 STL10 = "airplane, bird, car, cat, deer, dog, horse, monkey, ship, truck"
@@ -117,7 +112,7 @@ def read_set(name: str, data: Path) -> tuple[Items, Items]:
 
 
 def write_set(name: str, data: Path) -> None:
-    """Write the images of a set from the files of torchvision or Debian.
+    """Write the images of a set from the files of torchvision.
 
     Args:
         name: Key of `SETS`.
@@ -127,12 +122,10 @@ def write_set(name: str, data: Path) -> None:
         UserError: If there are no such files below the data root.
     """
     source = SETS[name]
-    with _folders(name, data) as folders:
-        for folder in folders:
-            pictures = _open(name, folder)
-            if pictures:
-                write_images(data / source.folder, split_file(name, data).name, source.classnames, pictures)
-                return
+    for folder in (data / source.folder, data):
+        if pictures := _open(name, folder):
+            write_images(data / source.folder, split_file(name, data).name, source.classnames, pictures)
+            return
     raise UserError(
         f"{source.folder}: nothing at {data / source.folder}; run: bash scripts/data.sh {source.folder}, "
         f"or set DATA to the folder that has it"
@@ -148,35 +141,3 @@ def _open(name: str, folder: Path) -> dict[str, Any]:
         return {}
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{name}: the files at {folder} are damaged ({error}); fetch them again") from error
-
-
-@contextmanager
-def _folders(name: str, data: Path) -> Iterator[list[Path]]:
-    """Yield folders where torchvision may find its files. IDX files elsewhere are unpacked to a temporary folder."""
-    folders = [data / SETS[name].folder, data]
-    with tempfile.TemporaryDirectory() as scratch:
-        if name in IDX and (files := _idx_files(name, data)):
-            _unpack_idx(files, Path(scratch) / name / "raw")
-            folders.append(Path(scratch))
-        yield folders
-
-
-def _idx_files(name: str, data: Path) -> list[Path]:
-    """Find the IDX files of a set, gzipped or not, in its folder or where Debian's package installs them."""
-    debian = [Path("usr/share/datasets") / IDX[name], Path("usr/share") / f"dataset-{IDX[name]}"]
-    folder = data / SETS[name].folder
-    folders = [folder, folder / "raw", *(base / path for path in debian for base in (folder, data, Path("/")))]
-    for candidate in [*folders, data / f"dataset-{IDX[name]}"]:
-        files = sorted(candidate.glob("*-ubyte.gz")) or sorted(candidate.glob("*-ubyte"))
-        if len(files) == 4:
-            return files
-    return []
-
-
-def _unpack_idx(files: list[Path], raw: Path) -> None:
-    raw.mkdir(parents=True)
-    for file in files:
-        try:
-            (extract_archive if file.suffix == ".gz" else shutil.copy)(str(file), str(raw))
-        except (OSError, EOFError) as error:
-            raise UserError(f"{file} is damaged ({error}); fetch it again") from error

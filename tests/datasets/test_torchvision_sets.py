@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import pickle
 from collections.abc import Callable
@@ -33,17 +32,16 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def write_idx(folder: Path, compress: bool) -> np.ndarray:
+def write_idx(folder: Path) -> np.ndarray:
     """Write the four files of MNIST or Fashion-MNIST. Returns the training images."""
-    folder.mkdir(parents=True)
+    (folder / "raw").mkdir(parents=True)
     for part, stem in (("train", "train"), ("test", "t10k")):
         images = pixels(part, 28, 28)
         heads = {"images-idx3": (2051, len(images), 28, 28), "labels-idx1": (2049, len(images))}
         bodies = {"images-idx3": images, "labels-idx1": np.array(LABELS[part], np.uint8)}
         for kind, head in heads.items():
             data = b"".join(number.to_bytes(4, "big") for number in head) + bodies[kind].tobytes()
-            name = f"{stem}-{kind}-ubyte"
-            (folder / (f"{name}.gz" if compress else name)).write_bytes(gzip.compress(data) if compress else data)
+            (folder / "raw" / f"{stem}-{kind}-ubyte").write_bytes(data)
     return pixels("train", 28, 28)
 
 
@@ -107,30 +105,16 @@ def test_images_are_written_once_with_exact_pixels(
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / SETS[name].folder).rglob("*")}
 
 
-@pytest.mark.parametrize("compress", [True, False])
-@pytest.mark.parametrize(
-    "subfolder",
-    ["fashion_mnist", "fashion_mnist/raw", "usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"],
-)
-def test_locations_of_idx_files(subfolder: str, compress: bool, tmp_path: Path) -> None:
-    images = write_idx(tmp_path / subfolder, compress)
+@pytest.mark.parametrize("parent", [".", "fashion_mnist"])
+def test_idx_files_as_downloaded_by_torchvision(parent: str, tmp_path: Path) -> None:
+    images = write_idx(tmp_path / parent / "FashionMNIST")
     data = load("FashionMNIST", tmp_path)
     assert [item.classname for item in data.test] == ["ankle boot", "T-shirt", "sandal"]
     assert np.array_equal(np.asarray(Image.open(data.train_u[4].impath)), images[4])
     assert not any(data.classnames[item.label] in item.impath for item in data.train_u)
 
 
-def test_mnist_as_downloaded_by_torchvision(tmp_path: Path) -> None:
-    write_idx(tmp_path / "mnist" / "MNIST" / "raw", compress=False)
-    assert len(load("MNIST", tmp_path).train_u) == len(LABELS["train"])
-
-
-def test_damaged_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_idx(tmp_path / "mnist", compress=True)
-    archive = tmp_path / "mnist" / "train-images-idx3-ubyte.gz"
-    archive.write_bytes(archive.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is damaged"):
-        load("MNIST", tmp_path)
+def test_a_file_with_a_wrong_checksum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar(tmp_path, monkeypatch)
     batch = tmp_path / "cifar10" / "cifar-10-batches-py" / "data_batch_1"
     batch.write_bytes(batch.read_bytes() + b" ")  # a wrong checksum: it must not be unpickled
@@ -154,7 +138,7 @@ def test_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 100, 0])
 @pytest.mark.parametrize(("key", "part"), [("NUM_UNLABELED", "train_u"), ("NUM_TEST", "test")])
 def test_subset_is_selected_by_content_hash(tmp_path: Path, key: str, part: str, count: int) -> None:
-    write_idx(tmp_path / "mnist", compress=True)
+    write_idx(tmp_path / "mnist" / "MNIST")
     full, some = load("MNIST", tmp_path), load("MNIST", tmp_path, **{key: count})
     for name in ("train_x", "train_u", "test"):
         paths = [item.impath for item in getattr(full, name)]
@@ -168,6 +152,6 @@ def test_subset_is_selected_by_content_hash(tmp_path: Path, key: str, part: str,
 
 
 def test_config_without_keys_of_the_project(tmp_path: Path) -> None:
-    write_idx(tmp_path / "mnist", compress=True)
+    write_idx(tmp_path / "mnist" / "MNIST")
     cfg = SimpleNamespace(DATASET=SimpleNamespace(ROOT=str(tmp_path), NUM_SHOTS=-1, SUBSAMPLE_CLASSES="all"))
     assert len(DATASET_REGISTRY.get("MNIST")(cfg).train_u) == len(LABELS["train"])
