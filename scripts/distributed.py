@@ -41,7 +41,7 @@ def run_distributed(gpus: int, machines: int, endpoint: str, arguments: Sequence
     try:
         elastic_launch(config, sys.executable)(str(TRAIN), *arguments)
     except ChildFailedError as error:
-        return exit_code_of(error, gpus)
+        return exit_code_of(error)
     except SignalException as error:  # the processes have received it, too, and one of them has reported it
         return 128 + int(error.sigval)
     return 0
@@ -72,19 +72,10 @@ def launch_config(gpus: int, machines: int, endpoint: str) -> LaunchConfig:
     )
 
 
-def exit_code_of(error: ChildFailedError, gpus: int) -> int:
-    """Report how a run failed if no process of this machine is left to report it.
-
-    Args:
-        error: Torchrun's error.
-        gpus: Number of processes on this machine.
-
-    Returns:
-        The exit code.
-    """
+def exit_code_of(error: ChildFailedError) -> int:
+    """Return the exit code of a failed run. A killed process, which could not report that itself, is reported."""
     rank, failure = error.get_first_failure()
     if failure.exitcode < 0:
-        if gpus == 1:
-            print(f"error: rank {rank} was ended by {failure.signal_name()}; {RESUME_HINT}", file=sys.stderr)
+        print(f"error: rank {rank} was ended by {failure.signal_name()}; {RESUME_HINT}", file=sys.stderr)
         return 1
     return failure.exitcode

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
-import signal
-import socket
 import sys
 import threading
 import time
@@ -30,6 +27,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 2.0  # seconds between heartbeats
 HEARTBEAT_TIMEOUT = 20.0  # seconds without a heartbeat after which a process counts as dead
 COLLECTIVE_TIMEOUT = timedelta(days=7)  # the watch ends hanging collectives, and labelling may take hours
+PATIENCE = 3.0  # seconds: longer than torchrun and the watch take to notice a failure
 FAILED = "failed"  # key in the store, set by the first process to fail
 PEER_FAILURE_MARKERS = ("gloo", "NCCL", "Connection", "connection")  # in errors caused by another process's end
 
@@ -110,15 +108,17 @@ def fail(error: BaseException, line: str, code: int) -> None:
     Does nothing if this is the only process.
 
     Args:
-        error: The error. If another process's end has caused it, the message names that process instead.
+        error: The error. If another process's end has caused it, the message says so instead.
         line: Message of the error.
         code: Exit code.
     """
     if _watch is None:
         return
+    mine = f"rank {_present.rank} of {_present.size}"
     if isinstance(error, RuntimeError) and any(word in str(error) for word in PEER_FAILURE_MARKERS):
-        _watch.lost()
-    _watch.end(f"rank {_present.rank} of {_present.size}: {line}", code)
+        time.sleep(PATIENCE)  # torchrun ends this process, or the watch does, if the other one has said why it failed
+        _watch.end(f"{mine} has lost another process, which was killed or ran out of memory; {RESUME_HINT}", 1)
+    _watch.end(f"{mine}: {line}", code)
 
 
 class Watch(threading.Thread):
@@ -135,28 +135,11 @@ class Watch(threading.Thread):
         self.store, self.rank, self.size = store, rank, size
         self.last_beat = dict.fromkeys(range(size), (b"", time.monotonic()))
         self.over, self.leaving = threading.Event(), False
-        self.store.set(f"who/{rank}", f"{socket.gethostname()} {os.getpid()}")
-        self.signals, self._wake = os.pipe()
-
-    def start(self) -> None:
-        """Start the thread, and have it notice SIGTERM, which torchrun sends, even while the main thread waits."""
-        if threading.current_thread() is threading.main_thread():
-            os.set_blocking(self._wake, False)
-            signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-            signal.signal(signal.SIGTERM, lambda *_: None)
-        super().start()
 
     def stop(self) -> None:
-        """Stop the thread after a successful run, and restore the signal handling."""
+        """Stop the thread after a successful run."""
         self.over.set()
-        if threading.current_thread() is threading.main_thread():
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with suppress(OSError):
-            os.write(self._wake, b"\0")
         self.join()
-        os.close(self._wake)
-        os.close(self.signals)
 
     def run(self) -> None:
         """Write heartbeats, and check those of other processes, until stopped."""
@@ -171,9 +154,7 @@ class Watch(threading.Thread):
             except (RuntimeError, OSError) as error:  # the store is gone, and with it its host
                 if not (self.over.is_set() or self.leaving):
                     self.quit(f"rank {self.rank} of {self.size} has lost the others ({first_line(error)})", 1)
-            ready, _, _ = select.select([self.signals], [], [], HEARTBEAT_SECONDS)
-            if ready and signal.SIGTERM in os.read(self.signals, 64):
-                self.ended_from_outside()
+            self.over.wait(HEARTBEAT_SECONDS)
 
     def check_heartbeats(self) -> None:
         """End the run if a heartbeat is overdue. Rank 0 checks all processes; the others check rank 0."""
@@ -184,45 +165,10 @@ class Watch(threading.Thread):
                 self.last_beat[rank] = beat, time.monotonic()
             elif time.monotonic() - self.last_beat[rank][1] > HEARTBEAT_TIMEOUT:
                 self.end(
-                    f"{self.name_of(rank)} has sent no heartbeat for {HEARTBEAT_TIMEOUT:.0f} seconds; {RESUME_HINT}", 1
+                    f"rank {rank} of {self.size} has sent no heartbeat for {HEARTBEAT_TIMEOUT:.0f} seconds; "
+                    f"{RESUME_HINT}",
+                    1,
                 )
-
-    def ended_from_outside(self) -> None:
-        """Handle SIGTERM from torchrun: another process has failed. Report which, unless it has done so itself."""
-        time.sleep(0.5)  # until torchrun has reaped the dead process
-        self.report_dead()
-        self.quit("", 128 + signal.SIGTERM)
-
-    def lost(self) -> None:
-        """Handle a failed collective: report a dead process, or wait until the watch has noticed its failure."""
-        time.sleep(1.0)
-        self.report_dead()
-        time.sleep(HEARTBEAT_TIMEOUT + 2 * HEARTBEAT_SECONDS)
-
-    def report_dead(self) -> None:
-        """End the run with the name of a dead process, unless that process has reported its error itself."""
-        with suppress(RuntimeError):
-            if self.store.check([FAILED]):
-                self.quit("", 1)
-            gone = [rank for rank in range(self.size) if rank != self.rank and self.is_gone(rank)]
-            if gone:
-                self.end(f"{self.name_of(gone[0])} was killed, or ran out of memory; {RESUME_HINT}", 1)
-
-    def is_gone(self, rank: int) -> bool:
-        """Return whether a process has ended. Processes on other machines count as alive."""
-        host, _, number = self.store.get(f"who/{rank}").decode().partition(" ")
-        if host != socket.gethostname():
-            return False
-        try:
-            os.kill(int(number), 0)
-        except OSError as error:  # a process of another user is alive
-            return isinstance(error, ProcessLookupError)
-        return False
-
-    def name_of(self, rank: int) -> str:
-        """Return a description of a process: rank, process id and host."""
-        host, _, number = self.store.get(f"who/{rank}").decode().partition(" ")
-        return f"rank {rank} of {self.size} (process {number} on {host})"
 
     def end(self, line: str, code: int) -> None:
         """End this process, and mark the run as failed. Print the message if no other process has failed before."""
