@@ -116,7 +116,6 @@ def test_packaged_weights_and_configs_are_found(site: Path, tmp_path: Path) -> N
     ("arguments", "code", "output"),
     [
         (["adapt", "--help"], 0, "--classes"),
-        (["completion", "bash"], 0, "--classes"),
         (["--version"], 0, f"coft {__version__}"),
         (["adopt"], 2, "did you mean 'adapt'?"),
         (["adapt", "photos", "--classes", "a,b", "filtre=self"], 2, "did you mean 'filter'"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from coft.core.errors import Parser, UserError
 from coft.core.files import check_exists, given_path
@@ -19,18 +18,13 @@ EXAMPLE = """examples:
 Stop it whenever you like: the same command goes on from the last finished epoch."""
 
 
-def make_parser(**options: Any) -> Parser:
-    """Build the argument parser of the command.
-
-    Args:
-        **options: Further arguments of `argparse.ArgumentParser`.
-    """
+def make_parser() -> Parser:
+    """Build the argument parser of the command."""
     parser = Parser(
         prog="coft adapt",
         description="Fine-tune a CLIP to a folder of unlabeled images, and predict the class of each image.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        **options,
     )
     parser.add_argument("images", nargs="?", metavar="IMAGES", help="folder of images, flat or nested; required")
     parser.add_argument(

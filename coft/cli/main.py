@@ -15,10 +15,9 @@ from coft.core.paths import HOME, INSTALLED
 from coft.core.startup import configure_process
 from coft.report.finished import require_finished
 
-from . import adapt
+from .adapt import main as adapt
 
 Command = Callable[..., int]
-SHELLS = ("bash", "zsh", "tcsh")
 OVERVIEW = """usage: coft COMMAND ...
 
 Fine-tune CLIP to your images without a single label.
@@ -102,28 +101,10 @@ def settings(argv: Sequence[str]) -> int:
     return 0
 
 
-def completion(argv: Sequence[str]) -> int:
-    """Print the shell completion script of the command."""
-    import shtab
-
-    parser = Parser(
-        prog="coft completion", description='Print shell completion; use it with: eval "$(coft completion bash)"'
-    )
-    parser.add_argument("shell", choices=SHELLS)
-    shell = parser.parse_args(argv).shell
-    coft_parser = Parser(prog="coft")
-    commands = coft_parser.add_subparsers()
-    for name, (_, help) in COMMANDS.items():
-        parents = [adapt.make_parser(add_help=False)] if name == "adapt" else []
-        commands.add_parser(name, help=help, parents=parents)
-    print(shtab.complete(coft_parser, shell))
-    return 0
-
-
 # Scripts call these as well, and pass their own name and a function that resolves paths from the caller's folder.
 RUN_COMMANDS: dict[str, Command] = {"predict": _predict, "export": _export, "report": report, "review": _review}
 COMMANDS: dict[str, tuple[Command, str]] = {
-    "adapt": (adapt.main, "fine-tune a CLIP to a folder of images, and label them"),
+    "adapt": (adapt, "fine-tune a CLIP to a folder of images, and label them"),
     "predict": (_predict, "classes of images by a finished run, as CSV or JSON lines; sorts them into folders"),
     "export": (_export, "the model of a finished run for open_clip, ONNX, or as vectors of the classes"),
     "report": (report, "write report.html of a finished run again"),
@@ -132,7 +113,6 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "run": (_checkout_command("run"), "any trainer on a data set of Dassl's registry (needs a checkout)"),
     "compare": (_checkout_command("compare"), "methods side by side on benchmarks (needs a checkout)"),
     "data": (_checkout_command("data"), "get the data sets of the benchmarks (needs a checkout)"),
-    "completion": (completion, 'completion by the shell: eval "$(coft completion bash)"'),
 }
 
 
