@@ -12,7 +12,6 @@ from PIL import Image
 
 import coft
 from coft import estimator as classifier
-from coft.images import index
 from coft.method import negatives
 from coft.method.negative_prompt import fit_negative
 from tests.coft.api.conftest import SHORT
@@ -28,7 +27,6 @@ def test_code_runs(
     for number in range(24):
         Image.fromarray(draw(number % 3, rng)).save(tmp_path / "photos" / f"{number}.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(index, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(negatives, "fit_negative", partial(fit_negative, steps=10))
     calls: list[dict[str, Any]] = []
     adapt = coft.adapt
