@@ -1,21 +1,16 @@
-"""Confusion matrices between classes, as a table or, for many classes, as a picture."""
+"""Confusion matrices between classes, as a table or, for many classes, as a list of the most frequent moves."""
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from .formatting import short
 
-MAX_TABLE_CLASSES = 25  # upper bound of the classes in a table; more classes give a picture
-MOST = 1_000  # upper bound of the classes in a picture
+MAX_TABLE_CLASSES = 25  # upper bound of the classes in a table
 MAX_MOVES = 15  # upper bound of the moves that are listed
-BLUE = (0, 114, 178)
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,6 @@ class Map:
         after: Meaning of the columns.
         names: Class names, by label.
         cells: Counts with their shares of the row, for each row; empty for more than `MAX_TABLE_CLASSES` classes.
-        picture: Picture as a data URI; empty if there are cells, or more than `MOST` classes.
         moved: Most frequent moves: class before, class after, number of images.
         share: Share of the images off the diagonal.
     """
@@ -38,7 +32,6 @@ class Map:
     after: str
     names: list[str]
     cells: list[list[tuple[int, float]]]
-    picture: str
     moved: list[tuple[str, str, int]]
     share: float
 
@@ -57,28 +50,13 @@ def make_map(title: str, before: tuple[str, pd.Series], after: tuple[str, pd.Ser
     if not total:
         return None
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    cells, picture = [], ""
+    cells = []
     if len(classes) <= MAX_TABLE_CLASSES:
         cells = [[(int(n), float(s)) for n, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)]
-    elif len(classes) <= MOST:
-        picture = draw(shares)
     table = moves(before[1], after[1]).head(MAX_MOVES).itertuples(index=False)
     moved = [(short(old), short(new), int(images)) for old, new, images in table]
     share_off = 1 - float(np.trace(counts)) / total
-    return Map(title, before[0], after[0], [short(name, 40) for name in classes], cells, picture, moved, share_off)
-
-
-def draw(shares: np.ndarray) -> str:
-    """Draw shares as a picture with one pixel each, more opaque for a larger share. Returns a data URI.
-
-    Args:
-        shares: Shares of each row. Shape (C, C).
-    """
-    opacity = (255 * np.sqrt(shares)).round().astype(np.uint8)
-    colours = np.broadcast_to(np.array(BLUE, dtype=np.uint8), (*shares.shape, 3))
-    buffer = io.BytesIO()
-    Image.fromarray(np.dstack([colours, opacity])).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Map(title, before[0], after[0], [short(name, 40) for name in classes], cells, moved, share_off)
 
 
 def moves(before: pd.Series, after: pd.Series) -> pd.DataFrame:

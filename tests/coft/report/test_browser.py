@@ -105,7 +105,7 @@ def test_the_tab_key_follows_the_order_of_the_page(open_file: Callable[..., Any]
 
 def test_images_and_figures_have_a_text(open_file: Callable[..., Any]) -> None:
     page = open_file()
-    assert page.evaluate("[...document.images].filter(element => !element.alt.includes(',')).length") <= 1  # of a map
+    assert page.evaluate("[...document.images].filter(element => !element.alt.includes(',')).length") == 0
     named = page.evaluate("[...document.querySelectorAll('svg, .broken, .scroll')].map(element => element.ariaLabel)")
     assert len(named) > 5 and all(named)
     levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4')].map(element => +element.tagName[1])")
