@@ -97,7 +97,7 @@ def test_adapt_from_any_folder(
         and "next:   coft predict mine" in done.stdout
     )
     assert (tmp_path / "mine" / "model" / "model.safetensors").is_file()
-    assert (tmp_path / "cache" / "coft" / "folders").is_dir()
+    assert (tmp_path / "cache" / "coft" / "features").is_dir()
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "cache"}
 
 
