@@ -1,12 +1,10 @@
-"""Results of runs as table rows, read from summary.json of our runs and log.txt of other Dassl plugins."""
+"""Results of runs as table rows, read from their summary.json."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,7 @@ import pandas as pd
 
 from coft.core.errors import UserError
 from coft.core.sanitize import has_controls
-from coft.core.schemas import LARGEST, Record, Text, whole
-from coft.core.untrusted import read_table, read_text
+from coft.core.untrusted import read_table
 
 from .methods import method_name
 from .plan import SUMMARY, Run, digest, read_summary, settings_of
@@ -45,11 +42,11 @@ def rows_of_folders(folders: Sequence[Path]) -> pd.DataFrame:
     """
     rows: list[tuple[Row, Settings]] = []
     for folder in folders:
-        for place in sorted({path.parent for name in (SUMMARY, "log.txt") for path in folder.rglob(name)}):
-            summary = read_summary(place)
-            if summary is None and (place / SUMMARY).exists():
-                log.warning("%s: is no summary of a run; left out", place / SUMMARY)
-            rows += _rows_of(summary, place) if summary else parse_log(place)
+        for path in sorted(folder.rglob(SUMMARY)):
+            if summary := read_summary(path.parent):
+                rows += _rows_of(summary, path.parent)
+            else:
+                log.warning("%s: is no summary of a run; left out", path)
     return pd.DataFrame(_with_differences(rows))
 
 
@@ -65,7 +62,7 @@ def rows_of_list(path: Path) -> pd.DataFrame:
         if missing := [name for name in (*TEXTS, "seed", "accuracy") if name not in rows]:
             raise ValueError(f"no column {', '.join(missing)}")
         rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in ("accuracy", *OPTIONAL) if name in rows})
-        if not rows["accuracy"].between(0, MOST).all():
+        if not rows["accuracy"].between(0, 100).all():
             raise ValueError("a line without an accuracy")
         if any(has_controls(str(text)) for name in TEXTS for text in rows[name]):
             raise ValueError("a name with control characters")
@@ -89,7 +86,7 @@ def read_places(places: Sequence[Path]) -> pd.DataFrame:
     rows = pd.concat([table for table in tables if not table.empty] or tables[:1], ignore_index=True)
     if rows.empty:
         names = ", ".join(map(str, places))
-        raise UserError(f"no summary.json or log.txt of a finished run below {names}; run a trainer first")
+        raise UserError(f"no summary.json of a finished run below {names}; run a trainer first")
     if {"folder", "stage"} <= set(rows):  # other lists have no columns by which duplicates are found
         folders = rows["folder"].map(lambda folder: str(Path(folder).resolve()), na_action="ignore")
         rows = rows[~(rows.assign(folder=folders).duplicated(["folder", "stage"]) & folders.notna())]
@@ -133,76 +130,6 @@ def _stage_row(stage: str, numbers: Row) -> Row:
     accuracies = {peer: numbers[f"accuracy_{peer}"] for peer in PEERS if f"accuracy_{peer}" in numbers}
     done = {"accuracy_both", "stage", "epoch", "seconds", *(f"accuracy_{peer}" for peer in PEERS)}
     return common | accuracies | {key: value for key, value in numbers.items() if key not in done}
-
-
-# ---------------------------------------------------------------- log.txt
-
-MOST = 100.0  # percent
-ACCURACY = re.compile(r"^\* accuracy: (\d+(?:\.\d*)?(?:e[+-]?\d+)?)%$", re.MULTILINE)
-FINISHED = re.compile(r"^Finish(?:ed)? training$", re.MULTILINE)
-EPOCH = re.compile(r"^epoch \[\d+/\d+\]", re.MULTILINE)
-ELAPSED = re.compile(r"^Elapsed: (?:(\d{1,6}) days?, )?(\d+):(\d\d):(\d\d)$", re.MULTILINE)
-SETTING = re.compile(r"^( *)([A-Za-z]\w*):(?: (.*))?$")
-LOG_SCHEMA = Record(dict.fromkeys(("dataset", "backbone", "trainer"), Text(10_000)), {"seed": whole(-LARGEST)})
-LOGGED = {"dataset": "DATASET.NAME", "backbone": "MODEL.BACKBONE.NAME", "trainer": "TRAINER.NAME", "seed": "SEED"}
-# Keys that do not change what is computed, such as paths, and the seed.
-PLACES = {"OUTPUT_DIR", "RESUME", "SEED", "VERBOSE", "USE_CUDA", "DATASET.ROOT", "DATALOADER.NUM_WORKERS"}
-
-
-def read_log(folder: Path) -> str:
-    """Read all logs of a folder: log.txt, then those of its continuations, whose names have a date appended."""
-    return "\n".join(read_text(path, errors="replace") for path in sorted(folder.glob("log.txt*")))
-
-
-def parse_log(folder: Path) -> list[tuple[Row, Settings]]:
-    """Read the result and settings of a Dassl run from its log; empty if the run is not finished or not tested."""
-    text = read_log(folder)
-    accuracy, settings = last_accuracy(text), logged_settings(text)
-    if accuracy is None:
-        return []
-    try:
-        row: Row = {name: settings[key] for name, key in LOGGED.items()}
-        row["seed"], shots = int(row["seed"]), int(settings.get("DATASET.NUM_SHOTS", -1))
-        LOG_SCHEMA.check(row)
-    except (KeyError, ValueError) as error:
-        log.warning("%s: the log shows no config of a run (%s); left out", folder / "log.txt", error)
-        return []
-    row["method"] = method_name(row["trainer"], shots)
-    row |= {"stage": "end", "accuracy": accuracy, "seconds": _seconds(text), "folder": str(folder)}
-    return [(row, {key: value for key, value in settings.items() if key not in PLACES})]
-
-
-def last_accuracy(text: str) -> float | None:
-    """Return the last accuracy in percent after training, or of an evaluation without training; None if missing."""
-    ends = [match.end() for match in FINISHED.finditer(text)]
-    if not ends and EPOCH.search(text):
-        return None
-    values = ACCURACY.findall(text[ends[-1] if ends else 0 :])
-    return accuracy if values and (accuracy := float(values[-1])) <= MOST else None
-
-
-def logged_settings(text: str) -> dict[str, str]:
-    """Return the settings of the last config in a log, flattened: {"A.B": "value"}."""
-    _, headline, config = text.rpartition("** Config **")
-    settings: dict[str, str] = {}
-    path: list[tuple[int, str]] = []
-    lines = config.lstrip("*\n").splitlines()  # CoOp frames the headline with asterisks
-    for line in lines if headline else ():
-        setting = SETTING.match(line)
-        if not setting:
-            break
-        indent, key, value = len(setting[1]), setting[2], setting[3]
-        path = [*(parent for parent in path if parent[0] < indent), (indent, key)]
-        if value is not None:
-            settings[".".join(name for _, name in path)] = value.strip()
-    return settings
-
-
-def _seconds(text: str) -> float | None:
-    if not (times := ELAPSED.findall(text)):
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in times[-1])
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
 
 
 # ---------------------------------------------------------------- settings that differ

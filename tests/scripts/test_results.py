@@ -1,4 +1,4 @@
-"""Results are read from what runs left: ours, and those of others' plugins."""
+"""Results are read from what runs left, and from lists of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from coft.core.errors import UserError
-from scripts.comparing.results import last_accuracy, logged_settings, read_places, rows_of_folders, rows_of_list
+from scripts.comparing.results import read_places, rows_of_folders, rows_of_list
 
-from .toy_runs import CONFIG, EPOCHS, FINISH, RESULT, coop_log, write_summary
+from .toy_runs import write_summary
 
 
 def rows(*folders: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -21,62 +21,17 @@ def rows(*folders: Path) -> dict[tuple[str, int], dict[str, Any]]:
     "text", ["3", "null", "[1]", "[" * 100_000, '{"config": 3}', '{"config": "a: ["}', '{"config": "- a"}', "{", "NaN"]
 )
 def test_a_damaged_summary_is_left_out_with_a_word(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    coop_log(tmp_path)
+    write_summary(tmp_path / "a")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "summary.json").write_text(text)
     assert len(rows(tmp_path)) == 1 and str(tmp_path / "odd") in caplog.text
 
 
-# ------------------------------------------------------------------ log.txt
-
-
-def test_a_log_of_coop(tmp_path: Path) -> None:
-    place = coop_log(tmp_path)
-    row = rows(tmp_path)["CoOp, 16 shots", 1]
-    assert (row["dataset"], row["backbone"], row["trainer"]) == ("EuroSAT", "RN50", "CoOp")
-    assert row["accuracy"] == 61.7 and row["seconds"] == 3723 and row["folder"] == str(place)
-
-
-@pytest.mark.parametrize("odd", [{"config": False}, {"dataset": "Euro\x1b[31mSAT"}, {"seed": "9" * 30}])
-def test_a_log_without_a_config_of_a_run_is_left_out_with_a_word(
-    odd: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    place = coop_log(tmp_path, **odd)
-    assert rows_of_folders([tmp_path]).empty and str(place) in caplog.text
-
-
-def test_what_is_not_finished_has_no_result(tmp_path: Path) -> None:
-    place = coop_log(tmp_path, finished=False)
-    (place / "log.txt").write_text((place / "log.txt").read_text() + RESULT.format(accuracy=50))  # of an epoch
-    assert rows_of_folders([tmp_path]).empty
-    coop_log(tmp_path, "62.0", name="log.txt-2024-01-01-10-00-00")  # went on, with the time in its name
-    assert rows(tmp_path)["CoOp, 16 shots", 1]["accuracy"] == 62.0
-
-
-def test_an_evaluation_alone_counts_and_the_last_accuracy_does() -> None:
-    evaluation = RESULT.format(accuracy=41.5)
-    assert last_accuracy(evaluation) == 41.5
-    assert last_accuracy(EPOCHS + RESULT.format(accuracy=99) + FINISH + evaluation) == 41.5
-    assert last_accuracy("Finished training\n" + RESULT.format(accuracy="1.25e-05")) == 1.25e-05
-    assert last_accuracy(EPOCHS + FINISH) is None and last_accuracy("") is None
-    assert [last_accuracy(RESULT.format(accuracy=text)) for text in ("1.2.3", "...", "1e999", "101.0")] == [None] * 4
-
-
-def test_settings_end_where_the_config_does() -> None:
-    more = {"dataset": "D", "shots": 4, "backbone": "RN50", "lr": 0.1, "folder": "f", "seed": 5, "trainer": "T"}
-    for text in (CONFIG, CONFIG.replace("************\n** Config **\n************", "** Config **")):
-        settings = logged_settings(text.format(**more))
-        assert settings["SEED"] == "5" and settings["MODEL.BACKBONE.NAME"] == "RN50"
-        assert settings["TRAINER.COOP.Note"] == "a: b" and settings["TRAINER.NAME"] == "T"
-        assert not {"root", "backbone"} & settings.keys()
-
-
 def test_what_differs_in_settings_gets_a_name_of_its_own(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        coop_log(tmp_path, seed=seed)
-        coop_log(tmp_path, seed=seed, folder="eurosat/CoOp/rn50_other", lr=0.1)
-    coop_log(tmp_path, seed=3)
-    assert {name for name, _ in rows(tmp_path)} == {"CoOp, 16 shots", "CoOp, 16 shots OPTIM.LR=0.1"}
+    for number, rate in enumerate((0.2, 0.1, 0.2)):
+        config = {"SEED": number, "OPTIM": {"LR": rate}}
+        write_summary(tmp_path / str(number), seed=number, config=config)
+    assert set(rows(tmp_path)) == {("UPL", 0), ("UPL OPTIM.LR=0.1", 1), ("UPL", 2)}
 
 
 # ------------------------------------------------------------------ summary.json
@@ -90,15 +45,6 @@ def test_what_has_no_accuracy_is_left_out_with_a_word(tmp_path: Path, caplog: py
     (tmp_path / "d" / "summary.json").write_text('{"trainer": "UPL", "config": "SEED: 1"}')
     assert [row["folder"] for row in rows_of_folders([tmp_path]).to_dict("records")] == [str(tmp_path / "c")]
     assert [str(tmp_path / name) in record.message for name, record in zip("abd", caplog.records, strict=True)]
-
-
-def test_ours_and_others_side_by_side(tmp_path: Path) -> None:
-    coop_log(tmp_path / "theirs")
-    write_summary(tmp_path / "ours" / "a", seed=2, dataset="EuroSAT", backbone="RN50", ensemble=2, labels_used=0)
-    (tmp_path / "ours" / "a" / "log.txt").write_text("** Config **\n")  # of the same run; counted once
-    table = rows_of_folders([tmp_path / "ours", tmp_path / "theirs"])
-    assert sorted(table["method"]) == ["CoOp, 16 shots", "UPL"]
-    assert table.set_index("method").loc["UPL", ["ensemble", "labels_used"]].tolist() == [2, 0]
 
 
 def test_a_line_after_each_phase(tmp_path: Path) -> None:
