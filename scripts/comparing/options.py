@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
+
+import torch
 
 from coft.core.errors import Parser, UserError, did_you_mean
 from scripts.launch import CONFIGS, slug
 from scripts.paths import called_from, data_folder
 
-from .gpus import devices
 from .methods import ABLATIONS, default_trainers
 from .plan import Grid, Run
 from .tables import made_by
@@ -24,6 +28,7 @@ MAX_NAME_LENGTH = 100
 MAX_PARTS = 10_000  # largest number of parts of a benchmark
 SEEDS = (1, 2, 3)  # default seeds
 FOLDER = "folder"  # the data set of a user's own images
+log = logging.getLogger(__name__)
 
 
 def make_parser(program: str, description: str) -> argparse.ArgumentParser:
@@ -87,7 +92,7 @@ def compare_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="with --benchmark: list the missing runs and their expected time, and run nothing",
+        help="with --benchmark: print what is missing and how many runs are left, and run nothing",
     )
     parser.add_argument(
         "--kept",
@@ -212,6 +217,31 @@ def choose_devices(args: argparse.Namespace, every: bool = False) -> None:
     if args.gpus and args.jobs > 1:
         raise UserError("--gpus has one run at a time on each GPU; leave out --jobs")
     args.devices = devices(args.gpus, every and args.jobs == 1)
+
+
+def devices(numbers: Sequence[int], every: bool = False) -> list[str]:
+    """Return the names of GPUs for CUDA_VISIBLE_DEVICES.
+
+    Args:
+        numbers: Indices among the GPUs that this process sees. Without any GPU, this many runs share the CPU, with a
+            warning.
+        every: Whether an empty sequence stands for all GPUs that this process sees.
+
+    Raises:
+        UserError: If there is no such GPU, or one is named twice.
+    """
+    if twice := [number for number, count in Counter(numbers).items() if count > 1]:
+        raise UserError(f"--gpus names {twice[0]} several times; a GPU has one run at a time")
+    count = torch.cuda.device_count()
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    seen = names[:count] if names else [str(number) for number in range(count)]
+    if not seen:
+        if numbers:
+            log.warning("--gpus: no GPU is seen here, so runs take the CPU")
+        return [str(number) for number in numbers]
+    if wrong := [number for number in numbers if number >= len(seen)]:
+        raise UserError(f"--gpus {wrong[0]}: expected numbers from 0 to {len(seen) - 1}, the GPUs that are seen here")
+    return [seen[number] for number in numbers] if numbers or not every else seen
 
 
 def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:

@@ -11,7 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,16 +21,13 @@ from coft.core.files import ensure_folder
 from scripts.launch import ROOT
 from scripts.paths import display_path
 
-from .gpus import environment
 from .plan import Run, arguments_with_phase1
 from .progress import Progress
 
 LOG = "run.log"
 POLL = 0.2  # seconds
 GRACE = 20.0  # seconds that an interrupted run has to end by itself
-TAIL = 4096  # bytes at the end of a log that are searched for the progress
 TRAIN = (sys.executable, str(ROOT / "train.py"))
-PERCENT = re.compile(rb": (\d+) %")  # percentage in a run's progress lines
 
 
 def do_runs(
@@ -106,41 +103,29 @@ def run_all(
     with stoppable():
         try:
             while waiting or active:
-                active += _fill(
-                    places, waiting, progress, lambda run, place: _start(run, command, place, jobs, lenders)
-                )
+                for _ in range(min(len(waiting), len(places))):
+                    run = waiting.popleft()
+                    try:
+                        job = _start(run, command, places[0], jobs, lenders)
+                    except BlockingIOError:
+                        waiting.append(run)  # another process is executing it
+                        continue
+                    if job:
+                        active.append(job)
+                        places.popleft()
+                    else:
+                        progress.finished(run, None, "finished by another process")
                 for job in [job for job in active if job.process.poll() is not None]:
                     active.remove(job)
                     places.append(job.device)
                     if error := _finish(job, progress):
                         failures[job.run] = error
-                progress.show({job.run: (job.share_done(), time.monotonic() - job.started) for job in active})
+                progress.show([job.run for job in active])
                 time.sleep(POLL)
         finally:
             stop([job.process for job in active])
             progress.bar.close()
     return failures
-
-
-def _fill(
-    places: deque[str | None],
-    waiting: deque[Run],
-    progress: Progress,
-    start: Callable[[Run, str | None], Job | None],
-) -> Iterator[Job]:
-    """Start a run in each free place; a run that another process is executing goes back to the queue."""
-    for _ in range(min(len(waiting), len(places))):
-        run = waiting.popleft()
-        try:
-            job = start(run, places[0])
-        except BlockingIOError:
-            waiting.append(run)
-            continue
-        if job:
-            places.popleft()
-            yield job
-        else:
-            progress.finished(run, None, "finished by another process")
 
 
 class Job:
@@ -150,26 +135,17 @@ class Job:
         self.run, self.device = run, device
         self.log = display_path(Path(log.name))
         self.written = self.log.open("rb")  # for reading, and still readable if the folder is removed
-        self.offset = os.fstat(self.written.fileno()).st_size
+        self.written.seek(0, os.SEEK_END)
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             words,
             cwd=ROOT,
-            env={**child_environment(jobs), **environment(device)},
+            env=child_environment(jobs, device),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C on the terminal reaches it once only, through this process
         )
-
-    def share_done(self) -> float:
-        """Return the share of the run that is done, according to its log."""
-        percents = PERCENT.findall(self._read(max(self.offset, os.fstat(self.written.fileno()).st_size - TAIL)))
-        return int(percents[-1]) / 100 if percents else 0.0
-
-    def _read(self, start: int) -> bytes:
-        self.written.seek(start)
-        return self.written.read()
 
     def error(self) -> str | None:
         """Return the reason why the ended run failed, in one line; None if it succeeded."""
@@ -178,7 +154,7 @@ class Job:
             return f"killed by {signal.Signals(-code).name}; see {self.log}"
         if code == 0:
             return None if self.run.summary() else f"left no summary.json with the config it was given; see {self.log}"
-        lines = [line.strip() for line in self._read(self.offset).decode(errors="replace").splitlines()]
+        lines = [line.strip() for line in self.written.read().decode(errors="replace").splitlines()]
         lines = [line for line in lines if line]
         errors = [line for line in lines if line.startswith("error: ")] or lines or [f"exit code {code}"]
         return f"{errors[-1].removeprefix('error: ')}; see {self.log}"
@@ -206,8 +182,9 @@ def _finish(job: Job, progress: Progress) -> str | None:
     return error
 
 
-def child_environment(jobs: int) -> dict[str, str]:
-    """Build the environment of a run: its share of the threads, and no progress bars in its log."""
+def child_environment(jobs: int, device: str | None = None) -> dict[str, str]:
+    """Build the environment of a run: its GPU, its share of the threads, and no progress bars in its log."""
+    gpu = {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if device else {}  # as in nvidia-smi
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one number per nesting level
     threads = int(first) if re.fullmatch("[1-9][0-9]{0,5}", first) else len(os.sched_getaffinity(0))
     return {
@@ -215,6 +192,7 @@ def child_environment(jobs: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, threads // jobs)),
         "PYTHONUNBUFFERED": "1",
         "DASSL_PROGRESS": "0",
+        **gpu,
     }
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from scripts.comparing.methods import Method
 from scripts.comparing.plan import Run
-from scripts.comparing.run import LOG, Job, Progress, child_environment, run_all
+from scripts.comparing.progress import remaining
+from scripts.comparing.run import LOG, child_environment, run_all
 
 from .toy_runs import starts, toy_command, toy_run
 
@@ -29,6 +30,7 @@ def test_failed_run_does_not_stop_the_others(tmp_path: Path, capfd: pytest.Captu
     assert first.summary() and last.summary() and not failing.summary()
     lines = capfd.readouterr().err
     assert "[2 of 3] b on toy, RN50, seed 1: failed: simulated failure" in lines and "[3 of 3]" in lines
+    assert lines.count(" to go)\n") == 2
 
 
 def test_run_with_another_config_has_failed(tmp_path: Path) -> None:
@@ -51,6 +53,15 @@ def test_jobs_run_in_parallel_and_share_threads(tmp_path: Path, monkeypatch: pyt
     assert child_environment(9)["OMP_NUM_THREADS"] == "1"
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert child_environment(1)["OMP_NUM_THREADS"] == str(len(os.sched_getaffinity(0)))
+
+
+def test_a_gpu_has_one_run_at_a_time(tmp_path: Path) -> None:
+    runs = [toy_run(tmp_path / "runs", name, "together") for name in "ab"]  # each waits for the other
+    assert run_all(runs, devices=["4", "7"], command=toy_command(tmp_path)) == {}
+    assert sorted((run.folder / "device").read_text() for run in runs) == ["4", "7"]
+    others = [toy_run(tmp_path / "runs", name) for name in "cd"]
+    assert run_all(others, devices=["4"], command=toy_command(tmp_path)) == {}
+    assert [(run.folder / "device").read_text() for run in others] == ["4", "4"]
 
 
 def session(folder: Path, ignored: bool) -> None:
@@ -129,37 +140,9 @@ def of(trainer: str, dataset: str, seed: int = 1) -> Run:
     return Run(Method(trainer, trainer), dataset, "embedded", seed, (), Path(), {})
 
 
-def test_expected_time_is_that_of_the_most_similar_runs() -> None:
+def test_remaining_time_is_that_of_the_most_similar_runs() -> None:
     seconds = {of("CoFT", "digits"): 100.0, of("CoFT", "digits", 2): 200.0, of("CoFT", "icons"): 600.0}
     seconds[of("UPL", "digits")] = 20.0
     similar, same_trainer, other = of("CoFT", "digits", 3), of("CoFT", "emoji"), of("CoOp", "emoji")
-    progress = Progress([similar, same_trainer, other], seconds, jobs=2)
-    assert progress.expected == {similar: 150.0, same_trainer: 300.0, other: 230.0}
-    assert progress.remaining() == pytest.approx((150 + 300 + 230) / 2)
-    progress.finished(similar, 500.0, "500 s")
-    assert progress.expected[same_trainer] == pytest.approx((100 + 200 + 600 + 500) / 4)
-
-
-def test_expected_time_before_a_run_has_finished() -> None:
-    first, second = of("CoFT", "digits"), of("CoFT", "icons")
-    progress = Progress([first, second], {}, jobs=1)
-    progress.show({first: (0.0, 30.0)})
-    assert progress.expected[first] == progress.expected[second]  # nothing is known
-    progress.show({first: (0.25, 100.0)})
-    progress.show({first: (0.25, 150.0)})  # no new output
-    assert progress.expected == {first: 400.0, second: 400.0}
-    assert progress.remaining() == pytest.approx(300 + 400)
-    progress.finished(first, 500.0, "500 s")
-    assert progress.remaining() == 500
-
-
-def test_progress_is_read_from_the_log(tmp_path: Path) -> None:
-    path = tmp_path / "run.log"
-    path.write_text("CoFT, Phase II, epoch 9 of 9: 99 %, 1 s left, in an earlier log\n")
-    code = "print('CoFT, epoch 1 of 4: 25 %, 9 s left'); print('CoFT, epoch 3 of 4: 75 %, 3 s left')"
-    with path.open("a") as log:
-        job = Job(of("CoFT", "digits"), log, [sys.executable, "-c", code])
-    assert job.share_done() in (0.0, 0.25, 0.75)
-    job.process.wait()
-    path.unlink()
-    assert job.share_done() == 0.75
+    assert remaining([similar, same_trainer, other], seconds, 2) == pytest.approx((150 + 300 + 230) / 2)
+    assert remaining([similar, same_trainer], seconds, 2) == 300
