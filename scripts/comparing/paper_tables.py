@@ -1,11 +1,10 @@
-"""The paper's table, with methods as rows, data sets as columns and published figures below; and its figure."""
+"""The paper's table, with methods as rows, data sets as columns and published figures below."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from tabulate import tabulate
 
 from coft.core.files import replacing
 from coft.core.words import counted
-from scripts.figures import write_figure
 from scripts.paths import display_path
 
 from .benchmark import NO_SEED, Benchmark, BySeed, Rows, Unit
@@ -27,7 +25,6 @@ MEAN = "mean"
 PLUS_MINUS = "\x03"  # placeholder for text that tabulate would escape
 TEX = {BOLD: r"\textbf{", END: "}", PLUS_MINUS: r"$\pm$"}
 MARKDOWN = {BOLD: "**", END: "**", PLUS_MINUS: "±"}
-SHADES = 15.0  # points of gain or loss with the deepest colour
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Line:
 
     @property
     def head(self) -> str:
-        """Title in the table and the figure."""
+        """Title in the table."""
         return f"{self.title} (published)" if self.source else self.title
 
 
@@ -110,7 +107,7 @@ def _half_width(draws: NDArray[np.float64]) -> float:
 def write_paper(
     path: Path, benchmark: Benchmark, rows: Mapping[Unit, Rows], called: str, remarks: Sequence[str]
 ) -> str:
-    """Write the table as Markdown, CSV and LaTeX, and the figure.
+    """Write the table as Markdown, CSV and LaTeX.
 
     Args:
         path: Path of the Markdown file; the others are written next to it.
@@ -147,8 +144,7 @@ def write_paper(
     for suffix, content in texts.items():
         with replacing(path.with_suffix(suffix)) as draft:
             draft.write_text(content, encoding="utf-8")
-    files = [*map(path.with_suffix, texts), write_grid(path.with_suffix(".png"), benchmark, tables, names)]
-    return "\n".join([text, *(f"  {display_path(file)}" for file in files)])
+    return "\n".join([text, *(f"  {display_path(path.with_suffix(suffix))}" for suffix in texts)])
 
 
 def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:
@@ -234,27 +230,3 @@ def as_csv(tables: Mapping[str, Sequence[Line]]) -> pd.DataFrame:
         for name, cell in line.cells.items()
     ]
     return pd.DataFrame(rows)
-
-
-# ---------------------------------------------------------------- figure
-
-
-def write_grid(path: Path, benchmark: Benchmark, tables: Mapping[str, Sequence[Line]], names: Sequence[str]) -> Path:
-    """Draw methods as rows and data sets as columns, coloured by gain over the first row, with a panel per backbone."""
-
-    def draw(figure: Any) -> None:
-        rows = figure.subplots(len(tables), squeeze=False)[:, 0]
-        for axes, (backbone, lines) in zip(rows, tables.items(), strict=True):
-            cells = [[line.cells.get(name) for name in names] for line in lines]
-            values = np.array([[cell.mean if cell else np.nan for cell in row] for row in cells])
-            shade = np.clip((values - values[0]) / SHADES, -1, 1)
-            axes.imshow(shade, cmap="PuOr_r", vmin=-1.4, vmax=1.4, aspect="auto")
-            for (row, column), value in np.ndenumerate(values):
-                if not np.isnan(value):
-                    axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7)
-            axes.set_yticks(range(len(lines)), [line.head for line in lines], fontsize=8)
-            axes.set_xticks(range(len(names)), _heads(benchmark, names), fontsize=8, rotation=40, ha="right")
-            axes.set_title(f"top-1 accuracy %, {backbone}; colour: gain over {lines[0].title}", fontsize=9)
-
-    longest = max(map(len, tables.values()))
-    return write_figure(path, (3 + 0.62 * len(names), (1.2 + 0.26 * longest) * len(tables)), draw)
