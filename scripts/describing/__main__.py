@@ -1,7 +1,7 @@
 """Generate class descriptions with a language model: bash scripts/describe.sh --classes FILE --model NAME.
 
-OPENAI_BASE_URL is the endpoint (default: OpenAI's), and OPENAI_API_KEY the key. Answers are stored: after a stop or a
-failure the same command resumes. Classes that the output file already describes do not change.
+OPENAI_BASE_URL is the endpoint (default: OpenAI's), and OPENAI_API_KEY the key. Each class is written at once: after a
+stop or a failure the same command resumes. Classes that the output file already describes do not change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -20,16 +20,16 @@ from tqdm import tqdm
 from coft.backbones.descriptions import MAX_SENTENCES_PER_CLASS, Descriptions, class_key, load_descriptions
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded
-from coft.core.files import replacing
-from coft.core.paths import cache_folder
+from coft.core.files import ensure_folder, replacing
 from coft.core.schemas import Number, Record, SchemaError, whole
 from coft.core.untrusted import read_json
 from coft.engine.class_names import is_file
 from scripts.paths import called_from
 
-from .answer_store import AnswerStore
-from .asking import Task, UnusableAnswers, describe, make_client, question_for
+from .asking import Task, UnusableAnswers, describe, make_client
 from .classes import NamedClass, named_classes
+
+Described = tuple[NamedClass, list[str] | UnusableAnswers, int]
 
 ARGUMENTS = Record(
     {
@@ -59,9 +59,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--attempts", type=int, default=4, help="maximum number of answers per class (default: 4)")
     parser.add_argument("--timeout", type=float, default=120, help="seconds to wait for an answer (default: 120)")
-    parser.add_argument(
-        "--cache", type=called_from, default=cache_folder() / "describe", help="folder of accepted answers"
-    )
     return parser
 
 
@@ -105,20 +102,17 @@ def existing_descriptions(path: Path) -> Descriptions:
     return dict(read_json(path))
 
 
-def describe_all(
-    client: openai.OpenAI, items: Sequence[NamedClass], task: Task, store: AnswerStore, workers: int
-) -> Iterator[tuple[NamedClass, list[str] | UnusableAnswers, int]]:
-    """Describe classes, several at a time, and store each accepted answer at once.
+def describe_all(client: openai.OpenAI, items: Sequence[NamedClass], task: Task, workers: int) -> Iterator[Described]:
+    """Describe classes, several at a time.
 
     Args:
         client: Client of the endpoint.
         items: Classes to describe.
         task: Parameters of the descriptions.
-        store: Store of accepted answers.
         workers: Number of concurrent questions.
 
     Yields:
-        A class, its sentences or the reason why there are none, and the number of answers needed (0: stored before).
+        A class, its sentences or the reason why there are none, and the number of answers needed.
 
     Raises:
         UserError: If the endpoint fails. No more questions are sent then.
@@ -128,19 +122,13 @@ def describe_all(
     def one(item: NamedClass) -> tuple[list[str] | UnusableAnswers, int]:
         if failures:
             raise failures[0]
-        question = question_for(item, task)
-        stored = store.get(question, item.plain, task.count)
-        if stored is not None:
-            return stored, 0
         try:
-            sentences, num_answers = describe(client, item, task)
+            return describe(client, item, task)
         except UnusableAnswers as error:
             return error, task.attempts
         except Exception as error:
             failures.append(error)
             raise
-        store.put(question, item.name, sentences)
-        return sentences, num_answers
 
     pool = ThreadPoolExecutor(workers)  # not as a context, which would wait for answers after a failure or Ctrl-C
     try:
@@ -162,57 +150,50 @@ def write_descriptions(path: Path, descriptions: Descriptions) -> None:
         with replacing(path) as draft:
             draft.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error}); the answers are stored") from error
+        raise UserError(f"--out {path}: cannot be written ({error})") from error
 
 
 def run(args: argparse.Namespace) -> str:
-    """Describe the classes that have no description yet.
+    """Describe the classes that have no description yet, and write each to the output file at once.
 
     Returns:
         A line that says what was done.
 
     Raises:
-        UserError: If a class could not be described. The output file is not written then, but answers are stored.
+        UserError: If a class could not be described; the others are written.
     """
     check_arguments(args)
     classes, path = named_classes(args.classes), output_path(args)
-    existing = existing_descriptions(path)
-    described_keys = {class_key(name) for name in existing}
-    undescribed = [item for item in classes if class_key(item.name) not in described_keys]
-    new_descriptions, failures, answer_counts = _describe_missing(undescribed, args) if undescribed else ({}, [], [])
-    if failures:
-        others = f" (and {len(failures) - 1} more classes)" if failures[1:] else ""
-        raise UserError(
-            f"{failures[0].line}{others}; {len(new_descriptions)} of {len(undescribed)} classes are done and stored, "
-            "the same command asks for the others again"
-        )
-    merged = existing | {item.name: new_descriptions[item.name] for item in undescribed}
-    if undescribed:
-        write_descriptions(path, merged)
-    num_existing, num_stored = len(classes) - len(undescribed), answer_counts.count(0)
-    num_asked = len(undescribed) - num_stored
-    return (
-        f"{path}: {len(merged)} classes, {sum(map(len, merged.values()))} sentences ({num_existing} classes were "
-        f"there, {num_stored} from an earlier run, {num_asked} asked for with {sum(answer_counts)} answers)"
-    )
-
-
-def _describe_missing(
-    items: Sequence[NamedClass], args: argparse.Namespace
-) -> tuple[Descriptions, list[UnusableAnswers], list[int]]:
-    task = Task(args.model, args.sentences, args.about.strip(), args.attempts)
-    client = make_client(args.retries, args.timeout)
-    store = AnswerStore(args.cache, (str(client.base_url), task.model, str(task.count)))
-    descriptions: Descriptions = {}
-    failures, answer_counts = [], []
-    results = tqdm(describe_all(client, items, task, store, args.workers), "classes", len(items), disable=None)
-    for item, result, num_answers in results:
-        answer_counts.append(num_answers)
+    existing, new = existing_descriptions(path), Descriptions()
+    described = {class_key(name) for name in existing}
+    missing = [item for item in classes if class_key(item.name) not in described]
+    answers, failures = 0, list[UnusableAnswers]()
+    for item, result, num_answers in _ask_for(missing, args, path) if missing else ():
+        answers += num_answers
         if isinstance(result, UnusableAnswers):
             failures.append(result)
         else:
-            descriptions[item.name] = result
-    return descriptions, failures, answer_counts
+            new[item.name] = result
+            write_descriptions(path, existing | {item.name: new[item.name] for item in missing if item.name in new})
+    if failures:
+        others = f" (and {len(failures) - 1} more classes)" if failures[1:] else ""
+        raise UserError(
+            f"{failures[0].line}{others}; {len(new)} of {len(missing)} classes are done and stored, the same command "
+            "asks for the others again"
+        )
+    sentences = sum(map(len, (existing | new).values()))
+    return (
+        f"{path}: {len(existing | new)} classes, {sentences} sentences ({len(classes) - len(missing)} classes were "
+        f"there, {len(missing)} asked for with {answers} answers)"
+    )
+
+
+def _ask_for(items: Sequence[NamedClass], args: argparse.Namespace, path: Path) -> Iterable[Described]:
+    """Ask the endpoint for descriptions, with a progress bar. The output folder is made before the first question."""
+    task = Task(args.model, args.sentences, args.about.strip(), args.attempts)
+    client = make_client(args.retries, args.timeout)
+    ensure_folder(path.parent, "--out")
+    return tqdm(describe_all(client, items, task, args.workers), "classes", len(items), disable=None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

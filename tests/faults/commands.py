@@ -77,7 +77,7 @@ def describe_class(workspace: Workspace, body: bytes, status: int = 200, url: st
     """Describe a class with an endpoint that sends a reply, or with one at another URL."""
     names = workspace.write("names.txt", "cat\n")
     flags = "--model m --out out.json --retries 0 --sentences 3 --attempts 2 --timeout 5 --workers 1"
-    arguments = [*flags.split(), "--classes", names, "--cache", workspace.folder / "kept"]
+    arguments = [*flags.split(), "--classes", names]
     with FakeEndpoint({"cat": [Reply(body, status)]}) as endpoint:
         variables = {"OPENAI_BASE_URL": url or endpoint.url, "OPENAI_API_KEY": key, "NO_PROXY": "127.0.0.1"}
         with mock.patch.dict(os.environ, variables):

@@ -29,8 +29,8 @@ def classes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def describe(classes: Path, tmp_path: Path) -> Describe:
+def describe(classes: Path) -> Describe:
     def call(*argv: str) -> int:
-        return main(["--classes", str(classes), "--model", "writer", "--cache", str(tmp_path / "kept"), *argv])
+        return main(["--classes", str(classes), "--model", "writer", *argv])
 
     return call

@@ -89,9 +89,9 @@ def test_slow_or_missing_endpoint_is_one_line(
     assert describe("--retries", "0") == 2 and "http://127.0.0.1:9/v1/" in one_line(capsys)
 
 
-def test_killed_command_resumes(endpoint: FakeEndpoint, classes: Path, tmp_path: Path) -> None:
+def test_killed_command_resumes(endpoint: FakeEndpoint, classes: Path) -> None:
     classes.write_text("\n".join(f"animal {letter}" for letter in "abcdef"))
-    arguments = ["--classes", str(classes), "--model", "writer", "--workers", "1", "--cache", str(tmp_path / "kept")]
+    arguments = ["--classes", str(classes), "--model", "writer", "--workers", "1"]
     reached, never = threading.Event(), threading.Event()
 
     def wait_at_fourth(name: str) -> None:
@@ -103,10 +103,14 @@ def test_killed_command_resumes(endpoint: FakeEndpoint, classes: Path, tmp_path:
     process = multiprocessing.get_context("fork").Process(target=main, args=(arguments,))  # a fork saves the imports
     process.start()
     assert reached.wait(60)
+    out, end = classes.with_suffix(".json"), time.monotonic() + 60
+    while not out.exists() or "animal c" not in out.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.02)
     process.kill()
     process.join(10)
     assert process.exitcode == -signal.SIGKILL
-    assert not classes.with_suffix(".json").exists() and len(list((tmp_path / "kept").iterdir())) == 3
+    assert list(load_descriptions(classes.with_suffix(".json"))) == ["animal a", "animal b", "animal c"]
     endpoint.before = lambda name: None
     never.set()
     assert main(arguments) == 0
@@ -179,12 +183,10 @@ def test_timeout_applies_to_the_whole_answer(
         assert describe("--retries", "0", "--timeout", "1.5") == 2 and "--timeout" in one_line(capsys)
 
 
-def test_interrupt_does_not_wait_for_an_answer(
-    endpoint: FakeEndpoint, describe: Describe, classes: Path, tmp_path: Path
-) -> None:
+def test_interrupt_does_not_wait_for_an_answer(endpoint: FakeEndpoint, describe: Describe, classes: Path) -> None:
     waiting, never = threading.Event(), threading.Event()
     endpoint.before = lambda name: waiting.set() or (never.wait(60) and None)  # type: ignore[func-returns-value]
-    arguments = ["--classes", str(classes), "--model", "writer", "--cache", str(tmp_path / "kept")]
+    arguments = ["--classes", str(classes), "--model", "writer"]
     command = [sys.executable, "-m", "scripts.describing", *arguments]
     reset = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in the background of a shell
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=reset)
