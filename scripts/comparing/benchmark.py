@@ -23,10 +23,9 @@ from scripts.paths import called_from
 from .list import TIMES, Result, identity, key_of, read_list, stages
 from .methods import Method, Settings, pairs_of
 from .plan import Grid, Run, plan
-from .published import Published, read_published
 from .statistics import Right
 
-FILE, PAPER = CONFIGS / "benchmark.yaml", CONFIGS / "paper.yaml"
+FILE, PAPER, PUBLISHED = (CONFIGS / f"{name}.yaml" for name in ("benchmark", "paper", "published"))
 SEEDS = (1, 2, 3, 4, 5)
 VALUE = Either((Text(), Flag(), Number(-LARGEST)))
 SETTINGS = mapping(Either((*VALUE.forms, List(VALUE, 0, 100))))
@@ -95,6 +94,27 @@ class Unit:
         parts += [f"pool {pool}"] if pool != "1" else []
         parts += [f"1:{float(ratio):g}"] if ratio != "1" else []
         return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of published figures.
+
+    Attributes:
+        name: Name of the method, as its authors call it.
+        row: Name of the corresponding row of ours.
+        backbone: Name of the backbone.
+        source: Reference to the publication.
+        accuracy: Accuracy in percent, by data set.
+        check: Whether our results should agree, because ours is not a reconstruction.
+    """
+
+    name: str
+    row: str
+    backbone: str
+    source: str
+    accuracy: Mapping[str, float]
+    check: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,7 +192,8 @@ def _read_declaration(path: Path, rows: Sequence[Method]) -> Benchmark:
     methods = [by_name[row] if isinstance(row, str) else _method(row) for row in content["methods"]]
     settings = pairs_of(content.get("settings", {}))
     units = [Unit(backbone, name, "paper", settings) for backbone in content["backbones"] for name in sets]
-    return Benchmark(units, methods, content["seeds"], sets=sets, published=read_published())
+    published = [Published(**entry) for entry in parse_yaml(read_text(PUBLISHED))]
+    return Benchmark(units, methods, content["seeds"], sets=sets, published=published)
 
 
 def restrict(benchmark: Benchmark, sets: Sequence[str], backbones: Sequence[str], seeds: Sequence[int]) -> Benchmark:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,8 @@ from coft.core.files import replacing
 from coft.core.words import counted
 from scripts.paths import display_path
 
-from .benchmark import NO_SEED, Benchmark, BySeed, Rows, Unit
+from .benchmark import NO_SEED, Benchmark, BySeed, Published, Rows, Unit
 from .methods import READS_LABELS
-from .published import deviations
 from .statistics import bootstrap_errors, interval
 from .tables import BOLD, END, LATEX, MISSING, markdown
 
@@ -25,80 +24,88 @@ MEAN = "mean"
 PLUS_MINUS = "\x03"  # placeholder for text that tabulate would escape
 TEX = {BOLD: r"\textbf{", END: "}", PLUS_MINUS: r"$\pm$"}
 MARKDOWN = {BOLD: "**", END: "**", PLUS_MINUS: "±"}
+CLOSE = 1.0  # points by which our results may differ from published ones of the same set-up
 
 
-@dataclass(frozen=True)
-class Cell:
-    """An accuracy in the table.
+def cells_of(benchmark: Benchmark, rows: Mapping[Unit, Rows]) -> pd.DataFrame:
+    """Collect the cells of the tables of all backbones: our methods that have a result, then published figures.
 
-    Attributes:
-        mean: Mean accuracy in percent.
-        half: Half the width of its 95 % interval; None for published figures.
-        seeds: Number of seeds averaged over; 0 for deterministic methods.
+    Returns:
+        A line for each cell: backbone; method; dataset, or "mean" if there are all of them; accuracy in percent;
+        half_interval, half the width of its 95 % interval (only ours); seeds, 0 for a deterministic method;
+        uses_labels; published; source, the reference of a published figure.
     """
-
-    mean: float
-    half: float | None = None
-    seeds: int = 1
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of the table.
-
-    Attributes:
-        title: Name of the method.
-        cells: Accuracies by data set, and their mean if there are all of them.
-        labels: Whether the method reads labels.
-        source: Reference of published figures; empty for ours.
-    """
-
-    title: str
-    cells: Mapping[str, Cell]
-    labels: bool = False
-    source: str = ""
-
-    @property
-    def head(self) -> str:
-        """Title in the table."""
-        return f"{self.title} (published)" if self.source else self.title
-
-
-def lines_of(benchmark: Benchmark, rows: Mapping[Unit, Rows], backbone: str) -> list[Line]:
-    """Return the rows of a backbone's table: ours that have a result, then published ones."""
-    units = {unit.dataset: of_unit for unit, of_unit in rows.items() if unit.backbone == backbone}
-    lines = []
-    for method in benchmark.methods:
-        right = {name: of_unit.right[method.name] for name, of_unit in units.items() if method.name in of_unit.right}
-        if right:
-            lines.append(Line(method.name, _cells(right, list(units)), READS_LABELS.get(method.trainer, False)))
-    for row in benchmark.published:
-        cells = {name: Cell(value) for name, value in row.accuracy.items() if name in units}
-        if row.backbone == backbone and cells:
-            if len(cells) == len(units):
-                cells[MEAN] = Cell(float(np.mean([cell.mean for cell in cells.values()])))
-            lines.append(Line(row.name, cells, source=row.source))
-    return lines
+    cells: list[dict[str, Any]] = []
+    for backbone in dict.fromkeys(unit.backbone for unit in rows):
+        units = {unit.dataset: of_unit for unit, of_unit in rows.items() if unit.backbone == backbone}
+        for method in benchmark.methods:
+            right = {
+                name: of_unit.right[method.name] for name, of_unit in units.items() if method.name in of_unit.right
+            }
+            labels = READS_LABELS.get(method.trainer, False)
+            line = {
+                "backbone": backbone,
+                "method": method.name,
+                "uses_labels": labels,
+                "published": False,
+                "source": "",
+            }
+            cells += [{**line, **cell} for cell in _our_cells(right, list(units))]
+        for row in benchmark.published:
+            line = {"backbone": backbone, "method": row.name, "uses_labels": False, "published": True}
+            line |= {"source": row.source, "seeds": 1}
+            figures = {name: value for name, value in row.accuracy.items() if name in units}
+            if row.backbone == backbone and figures:
+                figures |= {MEAN: float(np.mean(list(figures.values())))} if len(figures) == len(units) else {}
+                cells += [{**line, "dataset": name, "accuracy": value} for name, value in figures.items()]
+    columns = [
+        "backbone",
+        "method",
+        "dataset",
+        "accuracy",
+        "half_interval",
+        "seeds",
+        "uses_labels",
+        "published",
+        "source",
+    ]
+    return pd.DataFrame(cells, columns=columns)
 
 
-def _cells(right: Mapping[str, BySeed], datasets: Sequence[str]) -> dict[str, Cell]:
-    """Return accuracies by data set, and their mean, with intervals over the images and seeds of these data sets."""
-    cells, draws = dict[str, Cell](), list[NDArray[np.float64]]()
+def _our_cells(right: Mapping[str, BySeed], datasets: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the cells of a method, and their mean, with intervals over the images and seeds of these data sets."""
+    cells, draws = list[dict[str, Any]](), list[NDArray[np.float64]]()
     for place, name in enumerate(datasets):
         if name in right:
             of_seeds = np.stack(list(right[name].values()))
             draws.append(100 * (1 - bootstrap_errors([[(of_seeds,)]], seed=place)[:, 0]))
             seeds = 0 if NO_SEED in right[name] else len(of_seeds)
-            cells[name] = Cell(100 * float(of_seeds.mean()), _half_width(draws[-1]), seeds)
+            cells.append(_cell(name, 100 * float(of_seeds.mean()), draws[-1], seeds))
+    yield from cells
     if len(cells) == len(datasets):
-        mean = float(np.mean([cell.mean for cell in cells.values()]))
-        cells[MEAN] = Cell(mean, _half_width(np.mean(draws, axis=0)), min(cell.seeds for cell in cells.values()))
-    return cells
+        mean = float(np.mean([cell["accuracy"] for cell in cells]))
+        yield _cell(MEAN, mean, np.mean(draws, axis=0), min(cell["seeds"] for cell in cells))
 
 
-def _half_width(draws: NDArray[np.float64]) -> float:
+def _cell(dataset: str, accuracy: float, draws: NDArray[np.float64], seeds: int) -> dict[str, Any]:
     low, high = interval(draws)
-    return (high - low) / 2
+    return {"dataset": dataset, "accuracy": accuracy, "half_interval": (high - low) / 2, "seeds": seeds}
+
+
+def deviations(published: Sequence[Published], cells: pd.DataFrame) -> list[str]:
+    """Return a line for each of our results that should agree with a published figure, but differs."""
+    keys = ["backbone", "method", "dataset"]
+    ours = cells[~cells["published"]].set_index(keys)["accuracy"].to_dict()
+    lines = []
+    for row in published:
+        for dataset, figure in row.accuracy.items():
+            accuracy = ours.get((row.backbone, row.row, dataset))
+            if row.check and accuracy is not None and abs(accuracy - figure) > CLOSE:
+                lines.append(
+                    f"the set-up differs: {row.row} on {dataset}, {row.backbone}, is {accuracy:.1f} % here and "
+                    f"{figure:.1f} published ({row.source}): {accuracy - figure:+.1f}"
+                )
+    return lines
 
 
 # ---------------------------------------------------------------- files
@@ -121,36 +128,29 @@ def write_paper(
     """
     names = [name for name in benchmark.sets if any(unit.dataset == name for unit in rows)]
     names += [MEAN] if len(names) > 1 else []
-    tables = {
-        backbone: lines_of(benchmark, rows, backbone) for backbone in dict.fromkeys(unit.backbone for unit in rows)
-    }
-    ours = {
-        (backbone, line.title, name): cell.mean
-        for backbone, lines in tables.items()
-        for line in lines
-        if not line.source
-        for name, cell in line.cells.items()
-    }
-    notes = [*deviations(benchmark.published, ours), *remarks]
-    parts = [f"`{called}`"]
-    for backbone, lines in tables.items():
-        parts += [f"### {backbone}", as_markdown(benchmark, lines, names), caption(benchmark, lines, backbone)]
+    heads = ["method", *(benchmark.sets[name].title if name in benchmark.sets else name for name in names)]
+    cells = cells_of(benchmark, rows)
+    parts, tex = [f"`{called}`"], []
+    for backbone, of_backbone in cells.groupby("backbone", sort=False):
+        body, about = _body(benchmark, of_backbone, names), caption(benchmark, of_backbone, str(backbone))
+        plain = [[_replace_marks(cell, MARKDOWN) for cell in row] for row in body]
+        parts += [f"### {backbone}", markdown(plain, heads), about]
+        tex.append(as_latex(body, heads, of_backbone.loc[~of_backbone["published"], "method"].nunique(), about, called))
+    notes = [*deviations(benchmark.published, cells), *remarks]
     text = "\n\n".join(parts) + "\n" + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else "")
-    texts = {
-        ".md": text,
-        ".csv": as_csv(tables).to_csv(index=False),
-        ".tex": "\n".join(as_latex(benchmark, lines, names, backbone, called) for backbone, lines in tables.items()),
-    }
+    csv = cells.assign(seeds=cells["seeds"].clip(lower=1)).to_csv(index=False)
+    texts = {".md": text, ".csv": csv, ".tex": "\n".join(tex)}
     for suffix, content in texts.items():
         with replacing(path.with_suffix(suffix)) as draft:
             draft.write_text(content, encoding="utf-8")
     return "\n".join([text, *(f"  {display_path(path.with_suffix(suffix))}" for suffix in texts)])
 
 
-def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:
-    """Return the caption of a table."""
-    sources = dict.fromkeys(f"{line.title}: {line.source}" for line in lines if line.source)
-    published = f" Published figures, not ours: {'; '.join(sources)}." if sources else ""
+def caption(benchmark: Benchmark, cells: pd.DataFrame, backbone: str) -> str:
+    """Return the caption of a backbone's table."""
+    cited = cells[cells["published"]]
+    sources = (cited["method"] + ": " + cited["source"]).unique()
+    published = f" Published figures, not ours: {'; '.join(sources)}." if len(sources) else ""
     seeds = counted(len(benchmark.seeds), "seed")
     return (
         f"Top-1 accuracy in percent, {backbone}, in CoOp's splits, whole training sets unlabeled; means of {seeds} (or "
@@ -159,31 +159,21 @@ def caption(benchmark: Benchmark, lines: Sequence[Line], backbone: str) -> str:
     )
 
 
-def _heads(benchmark: Benchmark, names: Sequence[str]) -> list[str]:
-    return [benchmark.sets[name].title if name in benchmark.sets else name for name in names]
-
-
-def _table(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """Return cells and column titles, with placeholders for text that differs between formats."""
-    ours = [line for line in lines if not line.source and not line.labels]
-    best = {name: max((line.cells[name].mean for line in ours if name in line.cells), default=None) for name in names}
-    cells = []
-    for line in lines:
-        texts = []
-        for name in names:
-            cell = line.cells.get(name)
-            bold = cell is not None and line in ours and cell.mean == best[name]
-            texts.append(_text(cell, len(benchmark.seeds), bold))
-        cells.append([line.head, *texts])
-    return cells, ["method", *_heads(benchmark, names)]
-
-
-def _text(cell: Cell | None, seeds: int, bold: bool) -> str:
-    if cell is None:
-        return MISSING
-    text = f"{BOLD}{cell.mean:.1f}{END}" if bold else f"{cell.mean:.1f}"
-    text += "" if cell.half is None else f" {PLUS_MINUS}{cell.half:.1f}"
-    return text + (f" ({cell.seeds})" if cell.half is not None and 0 < cell.seeds < seeds else "")
+def _body(benchmark: Benchmark, cells: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
+    """Return the rows of a backbone's table, with placeholders for text that differs between formats."""
+    free = ~cells["published"] & ~cells["uses_labels"]
+    best = cells[free].groupby("dataset")["accuracy"].max()
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for cell, bold in zip(
+        cells.to_dict("records"), free & (cells["accuracy"] == cells["dataset"].map(best)), strict=True
+    ):
+        text = f"{BOLD}{cell['accuracy']:.1f}{END}" if bold else f"{cell['accuracy']:.1f}"
+        if not cell["published"]:
+            text += f" {PLUS_MINUS}{cell['half_interval']:.1f}"
+            text += f" ({cell['seeds']})" if 0 < cell["seeds"] < len(benchmark.seeds) else ""
+        title = f"{cell['method']} (published)" if cell["published"] else cell["method"]
+        rows.setdefault((title, cell["source"]), {})[cell["dataset"]] = text
+    return [[title, *(texts.get(name, MISSING) for name in names)] for (title, _), texts in rows.items()]
 
 
 def _replace_marks(text: str, marks: Mapping[str, str]) -> str:
@@ -192,41 +182,21 @@ def _replace_marks(text: str, marks: Mapping[str, str]) -> str:
     return text
 
 
-def as_markdown(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str]) -> str:
-    """Format the table as Markdown."""
-    cells, heads = _table(benchmark, lines, names)
-    return markdown([[_replace_marks(cell, MARKDOWN) for cell in row] for row in cells], heads)
+def as_latex(body: Sequence[Sequence[str]], heads: Sequence[str], ours: int, about: str, called: str) -> str:
+    """Format a table as LaTeX, for the package booktabs, with published figures below a rule.
 
-
-def as_latex(benchmark: Benchmark, lines: Sequence[Line], names: Sequence[str], backbone: str, called: str) -> str:
-    """Format the table as LaTeX, for the package booktabs, with published figures below a rule."""
-    cells, heads = _table(benchmark, lines, names)
-    align = ["left", *["right"] * len(names)]
-    body = tabulate(cells, heads, tablefmt=LATEX, disable_numparse=True, colalign=align).splitlines()
-    ours = sum(not line.source for line in lines)
-    if 0 < ours < len(lines):
-        body.insert(body.index(r"\midrule") + 1 + ours, r"\midrule")
-    words = _escaped(caption(benchmark, lines, backbone))
-    head = [f"% {called}", r"\begin{table*}", r"\centering", rf"\caption{{{words}}}", r"\resizebox{\linewidth}{!}{%"]
-    return _replace_marks("\n".join([*head, *body, "}", r"\end{table*}"]) + "\n", TEX)
-
-
-def _escaped(text: str) -> str:
+    Args:
+        body: Rows, with placeholders.
+        heads: Titles of the columns.
+        ours: Number of rows above the published figures.
+        about: Caption.
+        called: Command line that makes the table, for a comment.
+    """
+    align = ["left", *["right"] * (len(heads) - 1)]
+    lines = tabulate(body, heads, tablefmt=LATEX, disable_numparse=True, colalign=align).splitlines()
+    if 0 < ours < len(body):
+        lines.insert(lines.index(r"\midrule") + 1 + ours, r"\midrule")
     for sign in r"&%$#_":
-        text = text.replace(sign, f"\\{sign}")
-    return text
-
-
-def as_csv(tables: Mapping[str, Sequence[Line]]) -> pd.DataFrame:
-    """Return a data frame with a line for each cell, in full precision."""
-    rows = [
-        {
-            **{"backbone": backbone, "method": line.title, "dataset": name, "accuracy": cell.mean},
-            **{"half_interval": cell.half, "seeds": cell.seeds or 1, "uses_labels": line.labels},
-            **{"published": bool(line.source), "source": line.source},
-        }
-        for backbone, lines in tables.items()
-        for line in lines
-        for name, cell in line.cells.items()
-    ]
-    return pd.DataFrame(rows)
+        about = about.replace(sign, f"\\{sign}")
+    head = [f"% {called}", r"\begin{table*}", r"\centering", rf"\caption{{{about}}}", r"\resizebox{\linewidth}{!}{%"]
+    return _replace_marks("\n".join([*head, *lines, "}", r"\end{table*}"]) + "\n", TEX)

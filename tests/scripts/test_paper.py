@@ -17,13 +17,13 @@ from coft.core.errors import UserError
 from coft.core.paths import HOME
 from datasets.splits import save_split
 from scripts.comparing import benchmark_runs
-from scripts.comparing.benchmark import read_benchmark, restrict
+from scripts.comparing.benchmark import Published, read_benchmark, restrict
 from scripts.comparing.benchmark_runs import runs_of_part
 from scripts.comparing.commands import compare
 from scripts.comparing.list import Result, add_to_list, read_list
 from scripts.comparing.needs import missing_dataset, missing_weights, split_file
+from scripts.comparing.paper_tables import deviations
 from scripts.comparing.plan import Run
-from scripts.comparing.published import Published, deviations
 from tests.datasets.data_roots import load as load_set
 from tests.markdown import table_rows
 
@@ -272,7 +272,8 @@ def test_missing_set_is_skipped_until_it_exists(
 
 def test_differences_from_published_results_are_listed() -> None:
     figures = [Published("UPL", "UPL", "ViT-B/16", "a table", {"dtd": 44.7, "eurosat": 60.0}, check=True)]
-    ours = {("ViT-B/16", "UPL", "dtd"): 46.0, ("ViT-B/16", "UPL", "eurosat"): 60.9, ("RN50", "UPL", "dtd"): 9.0}
+    rows = [("ViT-B/16", "dtd", 46.0), ("ViT-B/16", "eurosat", 60.9), ("RN50", "dtd", 9.0)]
+    ours = pd.DataFrame(rows, columns=["backbone", "dataset", "accuracy"]).assign(method="UPL", published=False)
     (line,) = deviations(figures, ours)
     assert "UPL on dtd" in line and "46.0" in line and "44.7" in line and "+1.3" in line
     assert deviations([replace(figures[0], check=False)], ours) == []
