@@ -24,7 +24,6 @@ from .options import (
     failed_lines,
     make_folder,
     make_grid,
-    numbered_folder,
     report_failures,
     results_parser,
     table_parser,
@@ -44,16 +43,32 @@ def print_files(files: Sequence[Path]) -> None:
 # ---------------------------------------------------------------- compare.sh, table.sh
 
 
-def check_benchmark(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Check that no argument sets what the benchmark defines: data sets, rows, the folder of its tables.
+ONLY_BENCHMARK = ("sets", "part", "dry_run", "kept", "again")
+EXCLUDED = {  # arguments that each form of compare.sh does not take, by the argument that chooses it
+    "benchmark": ("trainers", "shots", "name", "folders", "words"),
+    "folders": ("words", "seeds", "shots", "backbone", "data", "jobs", "gpus", "no_run", *ONLY_BENCHMARK),
+    "words": ONLY_BENCHMARK,
+}
+REASONS = {
+    "benchmark": "{}: --benchmark {benchmark} has that itself; leave it out",
+    "folders": "--from tabulates what is there, and runs nothing; leave out {}",
+    "words": "{} is for --benchmark; add --benchmark FORM, or leave it out",
+}
+
+
+def check_form(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Check that the arguments go with the form of the command: a benchmark, a table of what is there, or data sets.
 
     Raises:
-        UserError: If one does; the message names it.
+        UserError: If one does not; the message names it.
     """
-    names = {f"--{name}": name for name in ("trainers", "shots", "name")} | {"--from": "folders"}
-    flags = [flag for flag, name in names.items() if getattr(args, name) != parser.get_default(name)]
-    if flags or args.words:
-        raise UserError(f"{(flags or args.words)[0]}: --benchmark {args.benchmark} has that itself; leave it out")
+    form = "benchmark" if args.benchmark else "folders" if args.folders else "words"
+    for name in EXCLUDED[form]:
+        if (value := getattr(args, name)) not in (parser.get_default(name), []):
+            flag = value[0] if name == "words" else "--from" if name == "folders" else f"--{name.replace('_', '-')}"
+            raise UserError(REASONS[form].format(flag, **vars(args)))
+    if args.again and not args.kept:
+        raise UserError("--again runs what a list of results has; add --kept FILE, or leave it out")
 
 
 def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
@@ -68,17 +83,11 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     """
     parser = compare_parser()
     args, called = parser.parse_intermixed_args(argv), command_line("compare", argv)
-    if args.kept and not args.benchmark:
-        raise UserError("--kept is a list of results of --benchmark; leave it out, or add --benchmark FORM")
-    if args.again and not args.kept:
-        raise UserError("--again runs what a list of results has; add --benchmark FORM --kept FILE, or leave it out")
+    check_form(parser, args)
     if args.benchmark:
-        check_benchmark(parser, args)
         return run_benchmark(args, command, called)
-    if args.sets or args.dry_run or args.part != (1, 1):
-        raise UserError("--sets, --part and --dry-run need --benchmark; add --benchmark paper, or leave them out")
     if args.folders:
-        return tabulate_results(parser, args, called)
+        return tabulate_results(args, called)
     grid = make_grid(args)
     methods = choose_methods(args.trainers, args.shots)
     if args.shots != parser.get_default("shots") and not any(method.shots for method in methods):
@@ -88,25 +97,16 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = numbered_folder(make_folder(args, grid, "comparisons"), args, called)
-        publish(folder, called, comparison_tables(rows), rows, failed_lines(failures))
+        publish(make_folder(args, grid, "comparisons"), called, comparison_tables(rows), rows, failed_lines(failures))
     return report_failures(failures)
 
 
-def tabulate_results(parser: argparse.ArgumentParser, args: argparse.Namespace, called: str) -> int:
+def tabulate_results(args: argparse.Namespace, called: str) -> int:
     """Tabulate existing runs, below folders or in lists of results; with --trainers only runs of these.
 
     Raises:
-        UserError: If a flag for planning runs is given, or there is no result of a trainer.
+        UserError: If there is no result of a trainer.
     """
-    planning = {"seeds", "shots", "backbone", "data", "jobs", "gpus", "no_run"}
-    flags = [
-        f"--{name.replace('_', '-')}"
-        for name in vars(args)
-        if name in planning and getattr(args, name) != parser.get_default(name)
-    ]
-    if words := [*args.words, *flags]:
-        raise UserError(f"--from tabulates what is there, and runs nothing; leave out {words[0]}")
     places = [called_from(folder) for folder in args.folders]
     rows = read_places(places)
     trainers = list(rows["trainer"].unique())
@@ -116,7 +116,7 @@ def tabulate_results(parser: argparse.ArgumentParser, args: argparse.Namespace, 
     rows = rows[rows["trainer"].isin(args.trainers or trainers)]
     stems = [place.stem if place.is_file() else place.resolve().name for place in places]
     folder = args.output / "comparisons" / (args.name or "+".join(stems))
-    publish(numbered_folder(folder, args, called), called, comparison_tables(rows), rows)
+    publish(folder, called, comparison_tables(rows), rows)
     return 0
 
 
@@ -154,7 +154,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = numbered_folder(make_folder(args, grid, "ablations") / args.trainer, args, called)
+        folder = make_folder(args, grid, "ablations") / args.trainer
         publish_ablations(folder, called, ablations, rows, [*skipped, *failed_lines(failures)])
     return report_failures(failures)
 

@@ -84,7 +84,7 @@ def test_declaration_of_the_paper() -> None:
     [
         (["--benchmark", "paper", "--sets", "dtt"], "--sets: 'dtt'.*dtd"),
         (["--benchmark", "small", "--backbone", "RN50"], "--backbone is for --benchmark paper"),
-        (["digits", "--dry-run"], "--dry-run need --benchmark"),
+        (["digits", "--dry-run"], "--dry-run is for --benchmark"),
         (["--benchmark", "paper", "--gpus", "1,1"], "--gpus names 1 several times"),
         (["--benchmark", "paper", "--gpus", "0,1", "--jobs", "2"], "leave out --jobs"),
         (["--benchmark", "nowhere.yaml"], "nowhere.yaml"),
