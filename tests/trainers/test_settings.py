@@ -29,12 +29,10 @@ PRINTED = Path(__file__).parents[2] / "configs" / "trainers" / "CoFT" / "as_prin
             "TRAINER.COFT.CLEAN_RULE is .*; did you mean 'sigmoid'?",
         ),
         ("CoFT", in_section("COFT", {"VISUAL": "vpt"}), "VISUAL.*'vpt'.*vpt-deep"),
-        ("CoFT", in_section("COFT", {"PHASE2__WISE": 7.0}), "PHASE2.WISE is 7.0"),
         ("CoFT", {"TRAIN__COMPILE": "inductr"}, "TRAIN.COMPILE is 'inductr'.*inductor"),
         ("CoFT", {"INPUT__SIZE": "(48, 48)"}, r"INPUT.SIZE is \(48, 48\), backbone .* accepts \(32, 32\)"),
         ("CoFTPlus", in_section("COFTPLUS", {"CONTRAST__WEIGHT": -1.0}), "COFTPLUS.CONTRAST.WEIGHT is -1.0"),
         ("DeFT", in_section("DEFT", {"CLASS_NEGATIVE": True}), "unknown config key 'TRAINER.DEFT.CLASS_NEGATIVE'"),
-        ("Supervised", in_section("SUPERVISED", {"ENSEMBLE": 0}), "SUPERVISED.ENSEMBLE is 0"),
     ],
 )
 def test_a_bad_setting_is_refused(run: Run, trainer: str, settings: dict[str, Any], message: str) -> None:
