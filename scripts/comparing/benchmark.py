@@ -271,7 +271,6 @@ class Rows:
     Attributes:
         methods: All rows in the order of the benchmark, finished or not.
         right: Whether each test image is predicted correctly, by method and seed.
-        seconds: Seconds by method and seed.
         scores: AUROCs of CoFT's first and last labels, by time and score; means over seeds.
         shares: Percent of CoFT's labels that are right, and mean p_clean, by time; means over seeds.
         calibration: By method: "accuracy" on test images, and the entries of `Result.calibration`; means over seeds.
@@ -279,7 +278,6 @@ class Rows:
 
     methods: Sequence[str]
     right: Mapping[str, BySeed]
-    seconds: Mapping[str, Mapping[int, float]]
     scores: Mapping[tuple[str, str], float]
     shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -298,9 +296,7 @@ def rows_of(
 def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
     """Group the results of a unit by method. Methods without a finished run are left out."""
     right: dict[str, BySeed] = {}
-    seconds: dict[str, dict[int, float]] = {}
-    of_coft: list[Result] = []
-    calibrated: dict[str, list[Mapping[str, float]]] = {}
+    calibrated: dict[str, list[dict[str, float]]] = {}
     for run in runs:
         if run not in results:
             continue
@@ -308,23 +304,21 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
         for stage, title in stages(run):
             if stage in result.right:
                 right.setdefault(title, {})[seed] = result.right[stage]
-        seconds.setdefault(run.method.name, {})[seed] = result.seconds
         if result.calibration:
             accuracy = 100 * float(result.right["end"].mean())
             calibrated.setdefault(run.method.name, []).append({"accuracy": accuracy, **result.calibration})
-        if run.method.name == "CoFT" and result.scores:
-            of_coft.append(result)
-    places = dict.fromkeys(place for result in of_coft for place in result.scores)
-    means = {place: float(np.mean([result.scores[place] for result in of_coft])) for place in places}
-    methods = dict.fromkeys(title for run in runs for _, title in stages(run))
+    of_coft = [results[run] for run in runs if run in results and run.method.name == "CoFT" and results[run].scores]
     complete = [result for result in of_coft if {*TIMES} <= result.believed.keys() & result.pool.keys()]
-    kinds = [result.pool for result in complete], [result.believed for result in complete]
-    shares = {
-        time: tuple(float(np.mean([of_run[time] for of_run in kind])) for kind in kinds)
-        for time in (TIMES if complete else ())
-    }
-    calibration = {name: pd.DataFrame(numbers).mean().to_dict() for name, numbers in calibrated.items()}
-    return Rows(list(methods), right, seconds, means, shares, calibration)
+    pool, believed = (_means([getattr(result, name) for result in complete]) for name in ("pool", "believed"))
+    shares = {time: (pool[time], believed[time]) for time in (TIMES if complete else ())}
+    calibration = {name: _means(numbers) for name, numbers in calibrated.items()}
+    methods = dict.fromkeys(title for run in runs for _, title in stages(run))
+    return Rows(list(methods), right, _means([result.scores for result in of_coft]), shares, calibration)
+
+
+def _means(numbers: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
+    """Average the numbers of several results, by key; a missing number does not count."""
+    return pd.DataFrame(numbers).mean().to_dict()
 
 
 def with_derived(unit: Unit, rows: Rows, derived: Sequence[Entry]) -> Rows:

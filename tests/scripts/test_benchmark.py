@@ -169,7 +169,7 @@ def test_verdicts(mean: float, high: float, bar: float, expected: str) -> None:
 
 def test_derived_row_has_the_seeds_of_its_substitute() -> None:
     ones = np.ones(4, bool)
-    rows = Rows(["a", "b"], {"a": {1: ones, 2: ones}, "b": {2: ~ones}}, {}, {})
+    rows = Rows(["a", "b"], {"a": {1: ones, 2: ones}, "b": {2: ~ones}}, {})
     unit, none = Unit("photo", "pacs", "confirmation"), replace(rows, right={"a": {1: ones}, "b": {2: ~ones}})
     derived = [{"name": "c", "from": "a", "instead": "b", "where": ["pacs"]}]
     assert list(with_derived(unit, rows, derived).right["c"]) == [2]
