@@ -1,5 +1,7 @@
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from urllib.error import URLError
+from urllib.request import Request
 
 import pytest
 import torch
@@ -65,10 +67,9 @@ def test_photo_is_not_the_default_for_its_training_data(name: str, offline: None
 def test_reachable_server_means_downloadable(monkeypatch: pytest.MonkeyPatch) -> None:
     methods = []
 
-    class Answer:
-        def __enter__(self) -> None: ...
+    def answer(request: Request, timeout: float) -> AbstractContextManager[None]:
+        methods.append(request.get_method())
+        return nullcontext()
 
-        def __exit__(self, *args: object) -> None: ...
-
-    monkeypatch.setattr(default, "urlopen", lambda request, timeout: methods.append(request.get_method()) or Answer())
+    monkeypatch.setattr(default, "urlopen", answer)
     assert default.can_download("ViT-B/16") and methods == ["HEAD"]

@@ -67,7 +67,7 @@ def test_hostile_archives_are_refused(kind: str, tmp_path: Path) -> None:
 
 
 WHOLE = {"tar": tar({"ok": bytes(range(256)) * 99}), "zip": zipped({"ok": bytes(range(256)) * 99})}
-XZ, BZ2 = (tar({"ok": bytes(range(256)) * 99}, mode=f"w:{kind}") for kind in ("xz", "bz2"))
+XZ = tar({"ok": bytes(range(256)) * 99}, mode="w:xz")
 LONG = tar({"ok": random.Random(0).randbytes(3 << 20)}, mode="w:bz2")  # of several blocks
 ENCRYPTED = bytearray(WHOLE["zip"])
 for signature, flag_offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -75,15 +75,11 @@ for signature, flag_offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
 DAMAGED = {
     "xz with flipped bits": XZ[:100] + b"\x00" * 20 + XZ[120:],
     "xz cut off": XZ[:-40],
-    "bz2 with flipped bits": BZ2[:100] + b"\x00" * 20 + BZ2[120:],
-    "bz2 cut off": BZ2[:-40],
     "bz2 with flipped bits late": LONG[: 2 << 20] + b"\x00" * 20 + LONG[(2 << 20) + 20 :],
     "gz with a wrong sum": WHOLE["tar"][:-8] + b"\x00" * 8,
     "encrypted zip": bytes(ENCRYPTED),
-    "tar cut off": WHOLE["tar"][:-40],
     "zip cut off": WHOLE["zip"][:-40],
     "tar with flipped bits": WHOLE["tar"][:100] + b"\x00" * 20 + WHOLE["tar"][120:],
-    "zip with flipped bits": WHOLE["zip"][:100] + b"\x00" * 20 + WHOLE["zip"][120:],
     "no archive": b"<html>quota exceeded</html>",
     "empty": b"",
 }

@@ -1,8 +1,6 @@
 """The list of benchmark results, and commands that use it."""
 
 import json
-from argparse import Namespace
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import pandas as pd
 import pytest
 
 from coft.core.errors import UserError
-from coft.core.lock import exclusive_lock
 from scripts.comparing.benchmark import (
     Unit,
     listed_results,
@@ -18,7 +15,6 @@ from scripts.comparing.benchmark import (
     read_benchmark,
     rows_of,
 )
-from scripts.comparing.benchmark_runs import publish
 from scripts.comparing.benchmark_tables import write_report
 from scripts.comparing.commands import compare
 from scripts.comparing.list import add_to_list, identity, read_list, read_result
@@ -48,15 +44,6 @@ def test_list_is_sufficient_for_the_tables(planned: Planned, tmp_path: Path) -> 
     elsewhere = plan_units(read_benchmark("small"), str(tmp_path), tmp_path / "there")
     listed = listed_results(elsewhere, kept)
     assert len(listed) == 8 and write_report(rows_of(elsewhere, listed), "a command") == report_of(planned)
-
-
-def test_adding_waits_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coft.core.lock.PATIENCE", 0.0)
-    with ExitStack() as another:
-        another.enter_context(exclusive_lock(tmp_path))
-        monkeypatch.setattr("coft.core.lock.time.sleep", lambda seconds: another.close())
-        add_to_list(tmp_path / "kept.jsonl", [])
-    assert (tmp_path / "kept.jsonl").is_file()
 
 
 def test_list_has_predictions_pool_accuracies_and_calibration(planned: Planned, tmp_path: Path) -> None:
@@ -146,19 +133,6 @@ def test_command_uses_results_of_a_list(planned: Planned, tmp_path: Path, capsys
     printed = capsys.readouterr()
     assert "runs: 0, finished: 0; known from elsewhere: 8\n" in printed.err
     assert printed.out.replace("/there", "/out") == first
-
-
-def test_path_of_tables_is_absolute_for_other_folders(
-    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for runs in planned.values():
-        finish(runs)
-    results = {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
-    args = Namespace(output=Path("output"), benchmark="small")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CALLED_FROM", str(tmp_path / "elsewhere"))
-    printed = publish(read_benchmark("small"), planned, results, args, "a command", [])
-    assert printed.splitlines()[-1] == f"  {tmp_path.resolve() / 'output' / 'benchmark' / 'small.md'}"
 
 
 @pytest.mark.parametrize(("seeds", "count"), [([], 8), (["--seeds", "1,2,1"], 14)])

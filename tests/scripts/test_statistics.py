@@ -181,15 +181,6 @@ def test_one_methods_interval_is_that_of_a_binomial() -> None:
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.8 * 0.2 / 2000), rel=0.15)
 
 
-def test_pairing_tells_methods_apart_that_differ_on_few_images() -> None:
-    first = right(0.7, 3, 1000, np.random.default_rng(2))
-    second = first.copy()
-    second[:, :20] = True
-    drawn = bootstrap_errors([[(first, second)]])
-    low, high = interval(drawn[:, 0] - drawn[:, 1])
-    assert 0 < low < np.subtract(*mean_errors([[(first, second)]])) < high < 0.02
-
-
 def test_equal_methods_have_no_difference_and_a_single_seed_serves_all() -> None:
     source = np.random.default_rng(3)
     many, one = right(0.6, 5, 300, source), right(0.6, 1, 300, source)
