@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from coft.core.errors import UserError, did_you_mean
+from coft.core.errors import Parser, UserError, did_you_mean
 from coft.core.files import replacing
 from coft.core.untrusted import read_text
 from scripts.paths import called_from, display_path
@@ -25,8 +25,6 @@ from .options import (
     make_folder,
     make_grid,
     report_failures,
-    results_parser,
-    table_parser,
 )
 from .plan import plan, plan_ablations
 from .results import read_places, rows_of_runs
@@ -129,7 +127,11 @@ def publish(folder: Path, called: str, tables: Tables, *details: Any) -> None:
 
 def table(argv: Sequence[str]) -> int:
     """Print the tables of folders of runs, without writing files. Returns the exit code."""
-    places = [called_from(folder) for folder in table_parser().parse_args(argv).places] or [Path("output")]
+    parser = Parser(
+        prog="scripts/table.sh", description="Tabulate all finished runs: means over seeds with 95 % intervals."
+    )
+    parser.add_argument("places", nargs="*", metavar="FOLDER", help="folder of runs or a runs.csv; default: output")
+    places = [called_from(folder) for folder in parser.parse_args(argv).places] or [Path("output")]
     print(titled(comparison_tables(read_places(places))))
     return 0
 
@@ -181,8 +183,10 @@ def publish_ablations(
 
 def results(argv: Sequence[str], page: Path = PAGE) -> int:
     """Put the tables of the benchmark into docs/results.md. Returns the exit code."""
-    args = results_parser().parse_args(argv)
-    text = fill_page(read_text(page), args.benchmark)
+    parser = Parser(prog="scripts/results.sh", description="Copy the benchmark's tables into docs/results.md.")
+    about = "full.md as written by compare.sh --benchmark full"
+    parser.add_argument("--benchmark", type=called_from, required=True, metavar="FILE", help=about)
+    text = fill_page(read_text(page), parser.parse_args(argv).benchmark)
     with replacing(page) as draft:
         draft.write_text(text, encoding="utf-8")
     print_files([page])

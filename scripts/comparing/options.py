@@ -121,28 +121,6 @@ def ablate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def table_parser() -> argparse.ArgumentParser:
-    """Build the parser of table.sh."""
-    parser = Parser(
-        prog="scripts/table.sh", description="Tabulate all finished runs: means over seeds with 95 % intervals."
-    )
-    parser.add_argument("places", nargs="*", metavar="FOLDER", help="folder of runs or a runs.csv; default: output")
-    return parser
-
-
-def results_parser() -> argparse.ArgumentParser:
-    """Build the parser of results.sh."""
-    parser = Parser(prog="scripts/results.sh", description="Copy the benchmark's tables into docs/results.md.")
-    parser.add_argument(
-        "--benchmark",
-        type=called_from,
-        required=True,
-        metavar="FILE",
-        help="full.md as written by compare.sh --benchmark full",
-    )
-    return parser
-
-
 def _names(text: str) -> list[str]:
     """Split a text at commas, as an argparse type."""
     words = [word.strip() for word in text.split(",") if word.strip()]

@@ -190,15 +190,11 @@ def fill_page(page: str, benchmark: Path) -> str:
         UserError: If the file cannot be read or lacks the tables, or the page lacks its markers.
     """
     blocks_of(page)
-    command, *tables = _read(benchmark).split("\n\n", 2)
+    try:
+        command, *tables = read_text(benchmark).strip().split("\n\n", 2)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{benchmark}: cannot be read ({error}); give the .md file that the command wrote") from error
     if len(tables) < 2 or not tables[0].startswith("| errors of "):
         raise UserError(f"{benchmark}: has no table of bars; give the full.md that compare.sh --benchmark full wrote")
     blocks = {"bars": f"{tables[0]}\n", "benchmark": f"{command}\n\n{tables[1]}\n"}
     return BLOCK.sub(lambda match: f"<!-- begin: {match[1]} -->\n{blocks[match[1]]}<!-- end: {match[1]} -->", page)
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_text(path).strip()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give the .md file that the command wrote") from error
