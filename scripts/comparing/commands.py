@@ -24,6 +24,7 @@ from .options import (
     failed_lines,
     make_folder,
     make_grid,
+    numbered_folder,
     report_failures,
 )
 from .plan import plan, plan_ablations
@@ -95,7 +96,8 @@ def compare(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        publish(make_folder(args, grid, "comparisons"), called, comparison_tables(rows), rows, failed_lines(failures))
+        folder = numbered_folder(make_folder(args, grid, "comparisons"), args, called)
+        publish(folder, called, comparison_tables(rows), rows, failed_lines(failures))
     return report_failures(failures)
 
 
@@ -114,7 +116,7 @@ def tabulate_results(args: argparse.Namespace, called: str) -> int:
     rows = rows[rows["trainer"].isin(args.trainers or trainers)]
     stems = [place.stem if place.is_file() else place.resolve().name for place in places]
     folder = args.output / "comparisons" / (args.name or "+".join(stems))
-    publish(folder, called, comparison_tables(rows), rows)
+    publish(numbered_folder(folder, args, called), called, comparison_tables(rows), rows)
     return 0
 
 
@@ -156,7 +158,7 @@ def ablate(argv: Sequence[str], command: Sequence[str] = TRAIN) -> int:
     if rows.empty:
         print(NOTHING, file=sys.stderr)
     else:
-        folder = make_folder(args, grid, "ablations") / args.trainer
+        folder = numbered_folder(make_folder(args, grid, "ablations") / args.trainer, args, called)
         publish_ablations(folder, called, ablations, rows, [*skipped, *failed_lines(failures)])
     return report_failures(failures)
 

@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from scripts.paths import called_from, data_folder
 
 from .methods import ABLATIONS, default_trainers
 from .plan import Grid, Run
+from .tables import made_by
 
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
 MAX_NAME_LENGTH = 100
@@ -45,7 +47,7 @@ def make_parser(program: str, description: str) -> argparse.ArgumentParser:
         "--output", type=called_from, default=Path("output"), help="folder of all runs (default: output)"
     )
     parser.add_argument(
-        "--name", type=_plain_name, help="folder of the tables (default: the data sets); they replace earlier ones"
+        "--name", type=_plain_name, help="folder of the tables, which replace earlier ones (default: the data sets)"
     )
     parser.add_argument("--jobs", type=int, default=1, help="number of concurrent runs; they share the cores")
     parser.add_argument(
@@ -206,11 +208,11 @@ def devices(numbers: Sequence[int], every: bool = False) -> list[str]:
     Raises:
         UserError: If there is no such GPU, or one is named twice.
     """
-    if twice := [number for number, count in Counter(numbers).items() if count > 1]:
+    if twice := [number for number, times in Counter(numbers).items() if times > 1]:
         raise UserError(f"--gpus names {twice[0]} several times; a GPU has one run at a time")
-    count = torch.cuda.device_count()
+    number_seen = torch.cuda.device_count()
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    seen = names[:count] if names else [str(number) for number in range(count)]
+    seen = names[:number_seen] if names else [str(number) for number in range(number_seen)]
     if not seen:
         if numbers:
             log.warning("--gpus: no GPU is seen here, so runs take the CPU")
@@ -224,6 +226,14 @@ def make_folder(args: argparse.Namespace, grid: Grid, kind: str) -> Path:
     """Return the folder for the tables of a command."""
     backbones = [slug(name) for name in grid.backbones if name]
     return args.output / kind / (args.name or "+".join([*grid.datasets, *backbones]))
+
+
+def numbered_folder(folder: Path, args: argparse.Namespace, called: str) -> Path:
+    """Append a number to a folder for tables if it holds tables of another command, unless --name is given."""
+    if args.name:
+        return folder
+    places = (folder if number == 1 else folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    return next(place for place in places if made_by(place) in (None, called))
 
 
 def command_line(program: str, argv: Sequence[str]) -> str:

@@ -136,6 +136,14 @@ def titled(tables: Tables) -> str:
 # ---------------------------------------------------------------- files
 
 
+def made_by(folder: Path) -> str | None:
+    """Return the command line that made the tables in a folder; None if there are none."""
+    for name in ("comparison.md", "ablation.md"):
+        if (folder / name).is_file():
+            return read_text(folder / name).split("\n", 1)[0].strip("`")
+    return None
+
+
 def write_tables(
     folder: Path, command: str, tables: Tables, runs: pd.DataFrame, notes: Sequence[str] = (), name: str = "comparison"
 ) -> list[Path]:

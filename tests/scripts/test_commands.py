@@ -145,8 +145,10 @@ def test_runs_then_reuses_then_tabulates(tmp_path: Path, capfd: Captured) -> Non
     assert failed.err.count("failed: UPL on digits") == 2 and "UPL" not in failed.out
     assert "nothing to tabulate" in failed.err
     assert compare([*argv[:2], "ZeroshotCLIP,UPL", *argv[3:]], command=["false"]) == 1
-    page = tmp_path / "comparisons" / "digits" / "comparison.md"
-    assert page.read_text().count("- failed: UPL on digits") == 2
+    beside = tmp_path / "comparisons" / "digits-2"
+    assert (beside / "comparison.md").read_text().count("- failed: UPL on digits") == 2
+    assert compare([*argv, "--jobs", "2", "--no-run"]) == 0  # the first command's tables stay where they are
+    assert sorted(path.name for path in (tmp_path / "comparisons").iterdir()) == ["digits", "digits-2"]
 
 
 FAKE = """
