@@ -33,11 +33,10 @@ NAMES = {
     "optim": "build_optimizer build_lr_scheduler",
     "optim.radam": "RAdam",
     "utils": "AverageMeter MetricMeter Logger Registry check_availability check_isfile collect_env_info "
-    "count_num_param download_url init_network_weights listdir_nohidden load_checkpoint load_pretrained_weights "
-    "mkdir_if_missing open_all_layers open_specified_layers read_image read_json resume_from_checkpoint "
-    "save_checkpoint set_random_seed setup_logger tolist_if_not write_json",
+    "count_num_param listdir_nohidden load_checkpoint load_pretrained_weights mkdir_if_missing read_image read_json "
+    "resume_from_checkpoint save_checkpoint set_random_seed setup_logger tolist_if_not write_json",
     "utils.tools": "mkdir_if_missing check_isfile read_json write_json set_random_seed listdir_nohidden read_image "
-    "collect_env_info check_availability tolist_if_not download_url",
+    "collect_env_info check_availability tolist_if_not",
 }
 
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import pickle
 import random
-import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dassl.data.datasets import DatasetBase, Datum
-from toys import datum, ours_only
+from toys import datum
 
 
 def test_datum(images: Path) -> None:
@@ -99,37 +94,3 @@ def test_grouping() -> None:
     assert by_label[1] == items[1::3]
     assert by_domain[0] == items[::2]
     assert by_label["no such label"] == []  # type: ignore[index]
-
-
-class FakeDrive:
-    """Replacement of gdown that writes an archive."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def download(self, url: str, dst: str, quiet: bool = True) -> None:
-        if dst.endswith(".zip"):
-            with zipfile.ZipFile(dst, "w") as archive:
-                archive.writestr(self.name, "hello")
-        else:
-            with tarfile.open(dst, "w:gz" if dst.endswith(".gz") else "w") as tar:
-                member = tarfile.TarInfo(self.name)
-                member.size = 5
-                tar.addfile(member, io.BytesIO(b"hello"))
-
-
-@ours_only
-@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
-def test_download_is_extracted_beside_the_archive(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    dataset = DatasetBase(train_x=[datum(0)])
-    folder = tmp_path / "data" / "set"
-    monkeypatch.setitem(sys.modules, "gdown", FakeDrive("images/a.txt"))
-    dataset.download_data("an address", str(folder / f"archive{suffix}"))
-    assert (folder / "images" / "a.txt").read_text() == "hello"
-    assert capsys.readouterr().out == f"Extracting file ...\nFile extracted to {folder}\n"
-    monkeypatch.setitem(sys.modules, "gdown", FakeDrive("../outside.txt"))
-    with contextlib.suppress(tarfile.TarError):
-        dataset.download_data("an address", str(folder / f"archive{suffix}"))
-    assert not (tmp_path / "data" / "outside.txt").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parents[1]
-DECLARED = {"torch", "torchvision", "numpy", "PIL", "yacs", "tabulate", "tqdm", "sklearn", "gdown"}
+DECLARED = {"torch", "torchvision", "numpy", "PIL", "yacs", "tabulate", "tqdm", "sklearn"}
 EXTRAS = DECLARED | {"dassl", "clip", "pytest", "hypothesis"}
 PACKAGES = ("toolboxes", "trials", "upstream")
 HELPERS = ("forks", "stoppable", "toys")

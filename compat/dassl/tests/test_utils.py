@@ -1,11 +1,8 @@
-"""Registries, meters, seeds, files, layers, initialization, downloads."""
+"""Registries, meters, seeds, files, counts of parameters."""
 
 from __future__ import annotations
 
-import http.server
 import random
-import threading
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +19,13 @@ from dassl.utils import (
     check_availability,
     check_isfile,
     count_num_param,
-    download_url,
-    init_network_weights,
     listdir_nohidden,
     mkdir_if_missing,
-    open_all_layers,
-    open_specified_layers,
     read_json,
     set_random_seed,
     write_json,
 )
-from toys import UPSTREAM, upstream_fault
+from toys import upstream_fault
 
 
 def test_registry() -> None:
@@ -125,45 +118,3 @@ def test_count_of_parameters() -> None:
     assert count_num_param(params=model.parameters()) == 8
     with pytest.raises(ValueError):
         count_num_param()
-
-
-def test_opened_layers_are_trainable() -> None:
-    model = nn.ModuleDict({"body": nn.Linear(3, 2), "head": nn.Linear(2, 2)})
-    for target in (model, nn.DataParallel(model)):
-        open_specified_layers(target, "head")
-        assert [child.training for child in model.values()] == [False, True]
-        assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
-    open_all_layers(model)
-    assert model["body"].training
-    assert all(p.requires_grad for p in model.parameters())
-    with pytest.raises((ValueError, AssertionError)):
-        open_specified_layers(model, ["neck"])
-
-
-@pytest.mark.parametrize("kind", ["normal", "xavier", "kaiming", "orthogonal"])
-def test_initialization_of_weights(kind: str) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(64, 64))
-    before = [p.clone() for p in model.parameters()]
-    init_network_weights(model, init_type=kind)
-    for name, old, new in zip(dict(model.named_parameters()), before, model.parameters(), strict=True):
-        if name.endswith("bias"):
-            assert not new.any()
-        elif name != "1.weight":
-            assert not torch.equal(old, new)
-    with pytest.raises(NotImplementedError):
-        init_network_weights(model, init_type="by hand")
-
-
-def test_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if UPSTREAM:
-        pytest.importorskip("six")
-    (tmp_path / "served").mkdir()
-    (tmp_path / "served" / "file.bin").write_bytes(bytes(range(256)) * 20)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/file.bin"
-        download_url(url, str(tmp_path / "copy.bin"))
-        server.shutdown()
-    assert (tmp_path / "copy.bin").read_bytes() == bytes(range(256)) * 20
-    assert f'* url="{url}"' in capsys.readouterr().out

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-__all__ = ["Registry", "check_availability", "get_most_similar_str_to_a_from_b"]
+__all__ = ["Registry", "check_availability"]
 
 
 class Registry:
@@ -73,12 +73,6 @@ class Registry:
         return self.get(name)(cfg, **options)
 
 
-def get_most_similar_str_to_a_from_b(a: str, b: Sequence[str]) -> str | None:
-    """Return the string of `b` that is most similar to `a`; None if `b` is empty."""
-    ratio = {name: difflib.SequenceMatcher(None, a, name).ratio() for name in b}
-    return max(ratio, key=ratio.__getitem__, default=None)
-
-
 def check_availability(requested: str, available: Sequence[str]) -> None:
     """Check that a name is in a list.
 
@@ -86,7 +80,7 @@ def check_availability(requested: str, available: Sequence[str]) -> None:
         ValueError: If it is not; the message has the list and the most similar name.
     """
     if requested not in available:
-        guess = get_most_similar_str_to_a_from_b(requested, available)
+        guess = max(available, key=lambda name: difflib.SequenceMatcher(None, requested, name).ratio(), default=None)
         raise ValueError(
             f"The requested one is expected to belong to {list(available)}, "
             f"but got [{requested}] (do you mean [{guess}]?)"

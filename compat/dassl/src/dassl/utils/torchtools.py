@@ -1,9 +1,8 @@
-"""Tools for models: loading pre-trained weights, counting, freezing and initialising parameters."""
+"""Tools for models: loading pre-trained weights, and counting parameters."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +13,8 @@ from .files import StrPath
 
 __all__ = [
     "count_num_param",
-    "init_network_weights",
     "load_checkpoint",
     "load_pretrained_weights",
-    "open_all_layers",
-    "open_specified_layers",
     "resume_from_checkpoint",
     "save_checkpoint",
 ]
@@ -70,67 +66,3 @@ def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
         raise ValueError("model and params must provide at least one.")
     flat = (p for entry in params for p in (entry["params"] if isinstance(entry, dict) else [entry]))
     return sum(p.numel() for p in flat)
-
-
-def open_all_layers(model: nn.Module) -> None:
-    """Put a model into training mode, and make all its parameters trainable."""
-    model.train()
-    model.requires_grad_(True)
-
-
-def open_specified_layers(model: nn.Module, open_layers: str | Sequence[str]) -> None:
-    """Make some direct children trainable, and freeze the others in eval mode.
-
-    Args:
-        model: Model, possibly in a parallel wrapper; changed in place.
-        open_layers: Names of the trainable children.
-
-    Raises:
-        ValueError: If no child has a given name.
-    """
-    target = unwrap(model)
-    chosen = [open_layers] if isinstance(open_layers, str) else list(open_layers)
-    children = dict(target.named_children())
-    for name in chosen:
-        if name not in children:
-            raise ValueError(f'"{name}" is no layer of the model; expected one of {list(children)}')
-    for name, child in children.items():
-        child.train(name in chosen)
-        child.requires_grad_(name in chosen)
-
-
-_INITIALISERS = {
-    "normal": lambda weight, gain: nn.init.normal_(weight, 0.0, gain),
-    "xavier": lambda weight, gain: nn.init.xavier_normal_(weight, gain=gain),
-    "kaiming": lambda weight, gain: nn.init.kaiming_normal_(weight, a=0, mode="fan_in"),
-    "orthogonal": lambda weight, gain: nn.init.orthogonal_(weight, gain=gain),
-}
-
-
-def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
-    """Initialise the weights of convolutions and linear layers, and set norms to the identity.
-
-    Args:
-        model: Model, changed in place.
-        init_type: "normal", "xavier", "kaiming" or "orthogonal".
-        gain: Standard deviation for "normal", gain for "xavier" and "orthogonal"; unused for "kaiming".
-
-    Raises:
-        NotImplementedError: If the type is unknown.
-    """
-    if init_type not in _INITIALISERS:
-        raise NotImplementedError(f"init_type is {init_type!r}; expected one of {list(_INITIALISERS)}")
-    for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            _INITIALISERS[init_type](module.weight, gain)
-            _zero([module.bias])
-        elif isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)):
-            if module.weight is not None:
-                nn.init.ones_(module.weight)
-            _zero([module.bias])
-
-
-def _zero(biases: Iterable[torch.Tensor | None]) -> None:
-    for bias in biases:
-        if bias is not None:
-            nn.init.zeros_(bias)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import tarfile
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -152,35 +150,6 @@ class DatasetBase:
         for domain in input_domains:
             if domain not in self.domains:
                 raise ValueError(f"Input domain must belong to {list(self.domains)}, but got [{domain}]")
-
-    def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive from Google Drive, and extract it to the folder that it is saved in.
-
-        Args:
-            url: Address of the file.
-            dst: Path to save it to, with the suffix .zip, .tar or .tar.gz.
-            from_gdrive: Whether the source is Google Drive; other sources are not implemented.
-
-        Raises:
-            NotImplementedError: If the source or the kind of archive is not supported.
-        """
-        if not from_gdrive:
-            raise NotImplementedError("only downloads from Google Drive are implemented")
-        if not dst.endswith((".zip", ".tar", ".tar.gz")):
-            raise NotImplementedError(f"{dst} is no .zip, .tar or .tar.gz")
-        import gdown
-
-        folder = Path(dst).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        gdown.download(url, dst, quiet=False)
-        print("Extracting file ...")
-        if dst.endswith(".zip"):
-            with zipfile.ZipFile(dst) as archive:
-                archive.extractall(folder)
-        else:
-            with tarfile.open(dst) as tar:
-                tar.extractall(folder, filter="data")
-        print(f"File extracted to {folder}")
 
     def generate_fewshot_dataset(
         self, *data_sources: Sequence[Datum], num_shots: int = -1, repeat: bool = False
