@@ -13,7 +13,6 @@ from yacs.config import CfgNode
 from ..utils.images import read_image
 from .datasets import Datum, build_dataset
 from .samplers import build_sampler
-from .transforms.transforms import build_transform, plain_transform
 
 __all__ = ["DataManager", "DatasetWrapper", "build_data_loader"]
 
@@ -113,6 +112,8 @@ class DataManager:
             self.show_dataset_summary(cfg)
 
     def _transform(self, custom: Any, is_train: bool) -> Any:
+        from .transforms import build_transform  # needs torchvision, whose import takes as long as the rest
+
         if custom is None:
             return build_transform(self._cfg, is_train=is_train)
         print(f"* Using custom transform for {'training' if is_train else 'testing'}")
@@ -195,7 +196,11 @@ class DatasetWrapper(Dataset):
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
         if self.k_tfm > 1 and transform is None:
             raise ValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply")
-        self.to_tensor: Callable[[Any], Any] | None = plain_transform(cfg) if self.return_img0 else None
+        self.to_tensor: Callable[[Any], Any] | None = None
+        if self.return_img0:
+            from .transforms.transforms import plain_transform
+
+            self.to_tensor = plain_transform(cfg)
 
     def __len__(self) -> int:
         return len(self.data_source)

@@ -1,12 +1,5 @@
 """Image transforms."""
 
-from typing import Any
+from .transforms import INTERPOLATION_MODES, build_transform
 
-from . import transforms
-from .transforms import build_transform
-
-__all__ = ["INTERPOLATION_MODES", "build_transform"]  # noqa: F822 (the first is found by __getattr__)
-
-
-def __getattr__(name: str) -> Any:
-    return getattr(transforms, name)
+__all__ = ["INTERPOLATION_MODES", "build_transform"]

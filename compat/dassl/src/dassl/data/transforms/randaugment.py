@@ -22,42 +22,7 @@ def _signed(value: float) -> float:
     return value if random.random() < 0.5 else -value
 
 
-def identity(img: Image.Image, value: float) -> Image.Image:
-    """Return the image itself."""
-    return img
-
-
-def auto_contrast(img: Image.Image, value: float) -> Image.Image:
-    """Stretch the contrast of each channel."""
-    return ImageOps.autocontrast(img)
-
-
-def equalize(img: Image.Image, value: float) -> Image.Image:
-    """Equalize the histogram of each channel."""
-    return ImageOps.equalize(img)
-
-
-def invert(img: Image.Image, value: float) -> Image.Image:
-    """Invert the image."""
-    return ImageOps.invert(img)
-
-
-def rotate(img: Image.Image, value: float) -> Image.Image:
-    """Rotate by `value` degrees."""
-    return img.rotate(_signed(value))
-
-
-def posterize(img: Image.Image, value: float) -> Image.Image:
-    """Keep `value` bits of each channel."""
-    return ImageOps.posterize(img, max(1, int(value)))
-
-
-def solarize(img: Image.Image, value: float) -> Image.Image:
-    """Invert pixel values above a threshold."""
-    return ImageOps.solarize(img, int(value))
-
-
-def solarize_add(img: Image.Image, value: float) -> Image.Image:
+def _solarize_add(img: Image.Image, value: float) -> Image.Image:
     """Brighten pixel values below 128."""
     return img.point([min(255, level + int(value)) if level < 128 else level for level in range(256)] * 3)
 
@@ -73,36 +38,16 @@ def _affine(entry: int) -> Operation:
     return apply
 
 
-shear_x, shift_x, shear_y, shift_y = (_affine(entry) for entry in (1, 2, 3, 5))  # shifts are in pixels
+_shear_x, _shift_x, _shear_y, _shift_y = (_affine(entry) for entry in (1, 2, 3, 5))  # shifts are in pixels
 
 
-def translate_x(img: Image.Image, value: float) -> Image.Image:
-    """Translate by a share of the width."""
-    return shift_x(img, value * img.width)
-
-
-def translate_y(img: Image.Image, value: float) -> Image.Image:
-    """Translate by a share of the height."""
-    return shift_y(img, value * img.height)
-
-
-def hole(img: Image.Image, value: float) -> Image.Image:
+def _hole(img: Image.Image, value: float) -> Image.Image:
     """Cover a random square with a side of `value` pixels."""
     side = int(value)
     left, top = (int(random.uniform(0, extent) - side / 2) for extent in img.size)
     covered = img.copy()
     covered.paste(_HOLE, (left, top, left + side, top + side))
     return covered
-
-
-_GEOMETRY: Ranges = [
-    (rotate, 0, 30),
-    (shear_x, 0, 0.3),
-    (shear_y, 0, 0.3),
-    (translate_x, 0, 0.3),
-    (translate_y, 0, 0.3),
-]
-_COMMON: Ranges = [(auto_contrast, 0, 1), (equalize, 0, 1), (posterize, 4, 8), (solarize, 0, 256)]
 
 
 def _enhancement(enhancer: Callable[[Image.Image], Any]) -> Operation:
@@ -115,18 +60,35 @@ def _enhancers(low: float, high: float) -> Ranges:
     return [(_enhancement(kind), low, high) for kind in kinds]
 
 
+_COMMON: Ranges = [
+    (lambda img, value: ImageOps.autocontrast(img), 0, 1),
+    (lambda img, value: ImageOps.equalize(img), 0, 1),
+    (lambda img, value: ImageOps.posterize(img, max(1, int(value))), 4, 8),
+    (lambda img, value: ImageOps.solarize(img, int(value)), 0, 256),
+]
+_TURNS: Ranges = [
+    (lambda img, value: img.rotate(_signed(value)), 0, 30),
+    (_shear_x, 0, 0.3),
+    (_shear_y, 0, 0.3),
+]
+_TRANSLATIONS: Ranges = [  # by a share of the image
+    (lambda img, value: _shift_x(img, value * img.width), 0, 0.3),
+    (lambda img, value: _shift_y(img, value * img.height), 0, 0.3),
+]
+_IDENTITY: Ranges = [(lambda img, value: img, 0, 1)]
+_INVERSION: Ranges = [(lambda img, value: ImageOps.invert(img), 0, 1)]
 CLASSIC: Ranges = [
     *_COMMON,
     *_enhancers(0.1, 1.9),
-    *_GEOMETRY[:3],
-    (invert, 0, 1),
-    (solarize_add, 0, 110),
-    (hole, 0, 40),
-    (shift_x, 0, 100),
-    (shift_y, 0, 100),
+    *_TURNS,
+    *_INVERSION,
+    (_solarize_add, 0, 110),
+    (_hole, 0, 40),
+    (_shift_x, 0, 100),
+    (_shift_y, 0, 100),
 ]
-RANDOM_STRENGTH: Ranges = [*_COMMON, *_enhancers(0.1, 1.9), *_GEOMETRY, (identity, 0, 1), (invert, 0, 1)]
-FIXMATCH: Ranges = [*_COMMON, *_enhancers(0.05, 0.95), *_GEOMETRY, (identity, 0, 1)]
+RANDOM_STRENGTH: Ranges = [*_COMMON, *_enhancers(0.1, 1.9), *_TURNS, *_TRANSLATIONS, *_IDENTITY, *_INVERSION]
+FIXMATCH: Ranges = [*_COMMON, *_enhancers(0.05, 0.95), *_TURNS, *_TRANSLATIONS, *_IDENTITY]
 
 
 class RandAugment:
