@@ -7,8 +7,8 @@ python host.py CHECKOUT CLIPS trainers SCRIPT
 python host.py CHECKOUT CLIPS run SCRIPT [argument ...]
 
 The first command prints the script's trainers as JSON. If KILL_AT is set in the environment, the process kills itself
-as soon as it has printed this text; if STAY_ON_CPU is set, `.cuda()` does nothing. This file imports nothing from this
-project, whose packages have the same names as the plugins'.
+as soon as it has printed this text. Without a GPU, `.cuda()` does nothing. This file imports nothing from this project,
+whose packages have the same names as the plugins'.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ class Fuse:
 
 
 def stay_on_cpu() -> None:
-    """Patch `.cuda()` of tensors and modules to do nothing."""
+    """Without a GPU, patch `.cuda()` of tensors and modules, which some trainers hard-code, to do nothing."""
     import torch
 
+    if torch.cuda.is_available():
+        return
     for kind in (torch.Tensor, torch.nn.Module):
         kind.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
 
@@ -123,8 +125,7 @@ def main(checkout: str, clips: str, action: str, script: str, *arguments: str) -
     sys.path[0] = checkout
     if "KILL_AT" in os.environ:
         sys.stdout = Fuse(sys.stdout, os.environ["KILL_AT"])
-    if "STAY_ON_CPU" in os.environ:
-        stay_on_cpu()
+    stay_on_cpu()
     serve_clips(Path(clips))
     add_digits()
     path = Path(checkout) / script
