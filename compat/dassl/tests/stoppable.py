@@ -11,9 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +20,6 @@ from torch.nn import functional as F
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY, build_trainer
-from dassl.evaluation import EVALUATOR_REGISTRY, EvaluatorBase
 from dassl.utils import set_random_seed, setup_logger
 from toys import ToyX, make_cfg
 
@@ -34,27 +31,7 @@ OPTIONS = {
     "OPTIM.WARMUP_TYPE": "linear",
     "TRAIN.CHECKPOINT_FREQ": 3,
     "TEST.FINAL_MODEL": "best_val",
-    "TEST.EVALUATOR": "Share",
 }
-
-
-@EVALUATOR_REGISTRY.register()
-class Share(EvaluatorBase):
-    """Mean probability of the true class: an evaluator of a plugin, which does not load scikit-learn."""
-
-    def __init__(self, cfg: Any, lab2cname: Any = None) -> None:
-        super().__init__(cfg)
-
-    def reset(self) -> None:
-        self.shares: list[float] = []
-
-    def process(self, mo: Tensor, gt: Tensor) -> None:
-        self.shares += mo.softmax(dim=1).gather(1, gt[:, None]).flatten().tolist()
-
-    def evaluate(self) -> OrderedDict[str, float]:
-        result = 100 * sum(self.shares) / len(self.shares)
-        print(f"* share: {result}%")
-        return OrderedDict(share=result)
 
 
 @TRAINER_REGISTRY.register()

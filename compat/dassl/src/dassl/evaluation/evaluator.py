@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import random
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +38,14 @@ class EvaluatorBase:
     def evaluate(self) -> OrderedDict[str, float]:
         """Return results by name. The first is the one by which models are compared."""
         raise NotImplementedError
+
+
+def _sklearn_metrics() -> Any:
+    """Import on use, as it is slow. What it imports may draw random numbers, and a resumed run imports it later."""
+    state = random.getstate()
+    metrics = importlib.import_module("sklearn.metrics")
+    random.setstate(state)
+    return metrics
 
 
 @EVALUATOR_REGISTRY.register()
@@ -113,10 +123,8 @@ class Classification(EvaluatorBase):
         return results
 
     def _macro_f1(self) -> float:
-        from sklearn.metrics import f1_score
-
         labels = sorted(set(self._y_true))
-        return 100.0 * float(f1_score(self._y_true, self._y_pred, average="macro", labels=labels))
+        return 100.0 * float(_sklearn_metrics().f1_score(self._y_true, self._y_pred, average="macro", labels=labels))
 
     def _per_class(self, per_class: Mapping[int, list[int]]) -> float:
         """Print the accuracy of each class and return their mean."""
@@ -136,9 +144,7 @@ class Classification(EvaluatorBase):
 
     def _save_confusion(self) -> None:
         """Save the confusion matrix, true labels as rows and predictions as columns, with rows that sum to 1."""
-        from sklearn.metrics import confusion_matrix
-
-        matrix = confusion_matrix(self._y_true, self._y_pred, normalize="true")
+        matrix = _sklearn_metrics().confusion_matrix(self._y_true, self._y_pred, normalize="true")
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
         write_torch(torch.from_numpy(matrix), path)
         print(f"Confusion matrix is saved to {path}")
