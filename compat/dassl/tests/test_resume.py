@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from dassl.utils import load_checkpoint
 from forks import run_afresh, run_forked
-from toys import NO_TEST, Make, ours_only, upstream_fault, warmup_fault
+from toys import NO_TEST, Make, ours_only, upstream_fault
 
 SCRIPT = Path(__file__).with_name("stoppable.py")
 MODELS = ("first", "second")
@@ -122,18 +122,6 @@ def test_resumption_from_the_last_epoch_keeps_the_best_result(make_trainer: Make
     second.before_train()
     assert second.start_epoch == 2
     assert second.best_result == 50.0
-
-
-@warmup_fault("schedules with warm-up are pickled objects that drive an optimizer of the past")
-def test_schedule_resumes_after_warmup(make_trainer: Make) -> None:
-    options = ("OPTIM.MAX_EPOCH", 5, "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", *NO_TEST)
-    uninterrupted = make_trainer(*options, "OUTPUT_DIR", str(make_trainer().output_dir) + "-uninterrupted")
-    uninterrupted.train()
-    first = make_trainer(*options, "TRAIN.CHECKPOINT_FREQ", 1)
-    stop_after(first, 2)
-    second = make_trainer(*options, "TRAIN.CHECKPOINT_FREQ", 1)
-    second.train()
-    assert first.used_lrs + second.used_lrs == uninterrupted.used_lrs
 
 
 def test_resumption_from_checkpoints_alone(make_trainer: Make, tmp_path: Path) -> None:

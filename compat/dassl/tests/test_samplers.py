@@ -80,17 +80,6 @@ def test_random_classes(counts: list[int], n_ins: int, n_class: int, seed: int) 
         assert len(sampler) == len(indices) == sum(max(count // n_ins, 1) for count in counts) * n_ins  # type: ignore[arg-type]
 
 
-def test_seed_determines_order() -> None:
-    data = [SimpleNamespace(domain=i % 3, label=i % 4) for i in range(40)]
-    for name in ("RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"):
-        orders = []
-        for _ in range(2):
-            random.seed(5)
-            orders.append(list(build_sampler(name, data_source=data, batch_size=6, n_ins=2)))
-        assert orders[0] == orders[1]
-        assert list(build_sampler(name, data_source=data, batch_size=6, n_ins=2)) != orders[0]
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -1,4 +1,4 @@
-"""Files that a trainer saves and loads, also with custom optimizers and schedules."""
+"""Files that a trainer saves and loads."""
 
 from __future__ import annotations
 
@@ -86,60 +86,3 @@ def test_wrapped_models_are_saved_and_loaded(make_trainer: Make) -> None:
         wrapped.module.layers[2].weight.zero_()
     trainer.load_model(trainer.output_dir)
     assert torch.equal(wrapped.module.layers[2].weight, saved)
-
-
-class CustomOptimizer:
-    """Optimizer of a plugin with only the methods that the trainer calls."""
-
-    def __init__(self, parameters: Any) -> None:
-        self.inner = torch.optim.Adam(parameters, lr=0.1)
-        self.zero_grad, self.step = self.inner.zero_grad, self.inner.step
-
-    @property
-    def param_groups(self) -> Any:
-        return self.inner.param_groups
-
-    def state_dict(self) -> Any:
-        return {"phase": 2, "inner": self.inner.state_dict()}
-
-    def load_state_dict(self, state: Any) -> None:
-        self.phase = state["phase"]
-        self.inner.load_state_dict(state["inner"])
-
-
-class CustomSchedule:
-    """Schedule of a plugin."""
-
-    def __init__(self, optimizer: CustomOptimizer) -> None:
-        self.optimizer, self.steps = optimizer, 0
-
-    def step(self) -> None:
-        self.steps += 1
-        self.optimizer.param_groups[0]["lr"] = 0.1 / (1 + self.steps)
-
-    def get_last_lr(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> Any:
-        return {"steps": self.steps}
-
-    def load_state_dict(self, state: Any) -> None:
-        self.steps = state["steps"]
-
-
-def test_custom_optimizers_and_schedules(make_trainer: Make) -> None:
-    def build() -> Any:
-        trainer = make_trainer("OPTIM.MAX_EPOCH", 2, *NO_TEST)
-        for name in ("first", "second"):  # as plugins that make optimizers after the models
-            trainer._optims[name] = CustomOptimizer(getattr(trainer, name).parameters())
-            trainer._scheds[name] = CustomSchedule(trainer._optims[name])
-        return trainer
-
-    first = build()
-    first.train()
-    assert first.used_lrs == [0.1] * 3 + [0.05] * 3
-    second = build()
-    assert second.resume_model_if_exist(first.output_dir) == 2
-    assert second._scheds["first"].steps == 2
-    assert second._optims["second"].phase == 2
-    assert second.get_current_lr() == first.get_current_lr()

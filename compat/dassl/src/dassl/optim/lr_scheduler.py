@@ -19,13 +19,12 @@ class _Warmup(LRScheduler):
         optimizer: Optimizer whose rate is scheduled.
         successor: Schedule that follows, starting at its initial rate.
         warmup_epoch: Number of warm-up epochs.
-        last_epoch: Index of the last epoch, as for PyTorch's schedules; -1 to begin.
     """
 
-    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int) -> None:
         self.successor = successor
         self.warmup_epoch = warmup_epoch
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer)
 
     def warmup_lr(self) -> list[Any]:
         """Return the rate of each group during warm-up."""
@@ -57,16 +56,9 @@ class _Warmup(LRScheduler):
 class ConstantWarmupScheduler(_Warmup):
     """Warm-up at a constant rate `cons_lr`."""
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        cons_lr: float,
-        last_epoch: int = -1,
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, cons_lr: float) -> None:
         self.cons_lr = cons_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch)
+        super().__init__(optimizer, successor, warmup_epoch)
 
     def warmup_lr(self) -> list[Any]:
         """Return the constant rate for each group."""
@@ -76,16 +68,9 @@ class ConstantWarmupScheduler(_Warmup):
 class LinearWarmupScheduler(_Warmup):
     """Warm-up at `min_lr` in the first epoch, then at base_lr * epoch / warmup_epoch."""
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        min_lr: float,
-        last_epoch: int = -1,
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, min_lr: float) -> None:
         self.min_lr = min_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch)
+        super().__init__(optimizer, successor, warmup_epoch)
 
     def warmup_lr(self) -> list[Any]:
         """Return the rate of the ramp for each group."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
 from torch import nn
 
 from .checkpoints import load_checkpoint, resume_from_checkpoint, save_checkpoint, strip_module
@@ -37,7 +36,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: StrPath) -> None:
     target = unwrap(model)
     present = target.state_dict()
     weights = strip_module(checkpoint.get("state_dict", checkpoint))
-    fitting = {name: value for name, value in weights.items() if name in present and _fits(value, present[name])}
+    fitting = {name: x for name, x in weights.items() if name in present and x.shape == present[name].shape}
     if not fitting:
         warnings.warn(f"Cannot load {weight_path} (check the key names manually)", stacklevel=2)
         return
@@ -46,12 +45,6 @@ def load_pretrained_weights(model: nn.Module, weight_path: StrPath) -> None:
     discarded = [name for name in weights if name not in fitting]
     if discarded:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
-
-
-def _fits(new: Any, present: Any) -> bool:
-    if isinstance(new, torch.Tensor) and isinstance(present, torch.Tensor):
-        return new.shape == present.shape
-    return type(new) is type(present)
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
