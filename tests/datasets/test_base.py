@@ -64,16 +64,12 @@ def test_ambiguous_class_names_are_refused(names: list[str]) -> None:
         check_classnames(names, "data set Mine")
 
 
-PATHS, LABELS, NAMES = ("a\0", "\ud800", "../a", "/a", ""), (-2, 1.0, True, 10**30), ("c\x1bat", "\ud800")
-ROWS: list[list[Any]] = [["a"], *([path, 0, "cat"] for path in PATHS)]
-ROWS += [*(["a", label, "cat"] for label in LABELS), *(["a", 0, name] for name in NAMES)]
+ROWS = (["a"], ["../a", 0, "cat"], ["a", 1.0, "cat"], ["a", 0, "c\x1bat"])
 SPLITS = [json.dumps({"train": [row], "val": [], "test": []}) for row in ROWS]
-SPLITS.append(
-    json.dumps({"train": [["a", 0, "cat"]], "val": [], "test": [["a", -1, "cat"]]})
-)  # without labeled test images
+UNTESTED = json.dumps({"train": [["a", 0, "cat"]], "val": [], "test": [["a", -1, "cat"]]})
 
 
-@pytest.mark.parametrize("text", ["no json", "[]", '{"train": []}', "[" * 100_000, *SPLITS])
+@pytest.mark.parametrize("text", ["no json", "[]", '{"train": []}', *SPLITS, UNTESTED])
 def test_invalid_split_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "split.json").write_text(text)
     with pytest.raises(UserError, match=r"split\.json: expected JSON"):

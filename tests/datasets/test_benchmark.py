@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import scipy.io
 import yaml
 
 import datasets
@@ -318,14 +316,6 @@ def test_invalid_annotation_is_named_and_makes_no_split(tmp_path: Path, line: st
         load("OxfordPets", tmp_path)
     annotations.write_text(valid)
     assert load("OxfordPets", tmp_path).num_classes == 37, "a split was stored before"
-
-
-@pytest.mark.parametrize("labels", [[[1.5] * 9], [[0] * 9], [["a"] * 9], [[103] * 9], 3, [[]]])
-def test_invalid_labels_of_matlab_are_named(tmp_path: Path, labels: Any) -> None:
-    MAKERS["OxfordFlowers"](tmp_path)
-    scipy.io.savemat(tmp_path / "oxford_flowers" / "imagelabels.mat", {"labels": np.array(labels)})
-    with pytest.raises(UserError, match=r"imagelabels\.mat"):
-        load("OxfordFlowers", tmp_path)
 
 
 def test_lists_of_class_names_are_complete_and_unique() -> None:

@@ -35,23 +35,16 @@ def error_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> ErrorOf:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1, 2]", "expected sections with keys"),
         ("SEED: 1\nOPTIM: {LR: 1}\nSEED: 2", "'SEED' is listed twice in line 3"),
-        ("a: !!python/object/apply:os.system ['true']", "no YAML that can be read"),
         ("SEED: !!int 5", "is a tag in line 1"),
         (b"\xff\xfe\x00\x01", "is no text in UTF-8"),
         (b"x" * (2 << 20), "too large for a config"),
-        ("OPTIM: [LR]", "OPTIM is a section"),
-        ("SEED: {A: 1}", "SEED is {'A': '1'}"),
-        ("OPTIM: {RL: 1}", "unknown config key 'OPTIM.RL'; did you mean"),
         ("optim: {LR: 1}", "unknown config key 'optim'; did you mean 'OPTIM'?"),
         ("x" * 900 + "z: 1", "unknown config key 'xxx"),
         ("SEED: 010", "SEED is '010'"),
-        ("OPTIM: {LR:}", "OPTIM.LR is None"),
-        ('OUTPUT_DIR: "a\\0b"', "OUTPUT_DIR is 'a\\x00b'"),
         ("TRAINER: {FIXMTCH: {WEIGHT_U: 1}}", "unknown config key 'TRAINER.FIXMTCH'; did you mean"),
     ],
-    ids=range(15),
+    ids=range(8),
 )
 def test_bad_content_is_refused(error_of: ErrorOf, content: str | bytes, message: str) -> None:
     assert message in error_of(content)

@@ -15,7 +15,7 @@ from torch import Tensor
 import coft
 from coft.backbones.load import load_clip
 from coft.core.errors import UserError
-from coft.inference.locate_model import description_of, find_model, with_checksum
+from coft.inference.locate_model import find_model, with_checksum
 from coft.inference.store import load
 from tests.trainers.runs import Run
 
@@ -149,23 +149,6 @@ def test_a_damaged_file_is_refused(saved: Path, name: str) -> None:
             path.write_bytes(damaged)
         with pytest.raises(UserError, match=rf"{name}: is damaged|holds no model"):
             load(saved)
-
-
-def test_a_flipped_bit_of_the_description_is_refused_or_changes_nothing(saved: Path) -> None:
-    path = saved / "model.json"
-    whole, expected = path.read_bytes(), description_of(saved)
-    del expected["sha256"]
-    positions, refused = range(0, len(whole), len(whole) // 200), 0
-    for position in positions:
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        try:
-            content = description_of(saved)  # the bit is in the name of the checksum
-        except UserError as error:
-            refused += 1
-            assert "model.json: is " in str(error)
-        else:
-            assert {key: content[key] for key in expected} == expected
-    assert refused > len(positions) - 5
 
 
 def test_an_edited_description_is_read_only_without_its_checksum(saved: Path) -> None:

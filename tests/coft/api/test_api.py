@@ -215,15 +215,6 @@ def test_a_bad_state_is_refused(adapt: Any, folder: Path, stopped: Path) -> None
             adapt(folder, output=stopped.parent)
 
 
-@pytest.mark.parametrize("name", ["labels.csv", "classes.txt", "model", "report.html"])
-def test_other_files_in_the_output_folder_are_not_replaced(name: str, adapt: Any, folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / name).write_text("mine")
-    with pytest.raises(coft.UserError, match=f"has {name} and no config.yaml"):
-        adapt(folder, output=tmp_path / "out")
-    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir() if path.name == name} == {name: "mine"}
-
-
 def test_a_full_disk_is_reported(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

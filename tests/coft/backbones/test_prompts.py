@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from clip import clip
 from clip.model import CLIP
 
+from coft.backbones.load import load_clip
 from coft.backbones.prompts import (
     DualPrompts,
     PromptLearner,
@@ -91,3 +94,9 @@ def test_class_specific_contexts_precede_each_name_of_the_class(clip_model: CLIP
     single = encode_prompts(clip_model, PromptLearner(clip_model, names, context[owners], position=position))[0]
     means = [F.normalize(single, dim=1)[[row for row in range(6) if owners[row] == c]].mean(dim=0) for c in range(3)]
     torch.testing.assert_close(features, F.normalize(torch.stack(means), dim=1), atol=1e-5, rtol=1e-4)
+
+
+def test_names_in_different_scripts_have_different_features(checkpoints: dict[str, Path]) -> None:
+    for name in ("embedded", str(checkpoints["vit"])):
+        features = template_features(load_clip(name), ["犬", "собака", "كلب", "चित्र"], "a {}.")
+        assert features.isfinite().all() and len(features.unique(dim=0)) == 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -105,15 +104,6 @@ def test_a_path_that_cannot_be_resolved_is_reported(error_line: ErrorLine, tmp_p
     loop = f"Symlink loop from {str(tmp_path / 'loop')!r}"
     assert error_line(raising(RuntimeError(loop))) == f"{loop}; give a path that ends at a file or folder"
     assert "nobody of the name after a ~" in error_line(Path("~nobody-of-this-name/x").expanduser)
-
-
-def test_closed_standard_streams_are_not_reused_by_files(tmp_path: Path) -> None:
-    code = (
-        "import os, sys\nfor number in (0, 1, 2):\n    os.close(number)\n"
-        "from coft.core.exit_codes import as_user_error, guarded\n"
-        "sys.exit(guarded(lambda: os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)))\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], check=False).returncode == 3
 
 
 def test_a_name_outside_the_locale_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

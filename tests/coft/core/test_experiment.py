@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from yacs.config import CfgNode
@@ -98,17 +96,6 @@ def test_the_cache_of_a_read_only_checkout_is_in_the_users_cache(
     assert paths.cache_folder() == tmp_path / "cache"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert paths.cache_folder() == tmp_path / "user" / "coft"
-
-
-def test_a_user_without_a_home_has_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(number: int) -> Any:
-        raise KeyError(f"uid not found: {number}")
-
-    monkeypatch.setattr(paths, "INSTALLED", True)
-    for name in ("XDG_CACHE_HOME", "HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(pwd, "getpwuid", homeless)
-    assert paths.cache_folder().name.startswith("coft-")
 
 
 def test_the_commit_is_that_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from coft.engine.records import History, import_matplotlib, plot_curves, results_table
+from coft.engine.records import History, plot_curves, results_table
 
 
 def history_of_run(folder: Path) -> History:
@@ -47,16 +45,6 @@ def test_columns_and_plots_that_need_labels_are_left_out(tmp_path: Path) -> None
         with Image.open(tmp_path / f"{name}.png") as image:
             widths.append(image.width)
     assert widths[1] == 2 * widths[0]
-
-
-def test_an_unknown_matplotlib_backend_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "matplotlib.py").write_text("import os\nassert 'MPLBACKEND' not in os.environ\nrcParams = {}\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # type: ignore[arg-type]  # restored after the test
-    del sys.modules["matplotlib"]
-    monkeypatch.setenv("MPLBACKEND", "Qt4Agg")
-    import_matplotlib()
-    assert os.environ["MPLBACKEND"] == "Qt4Agg" == sys.modules["matplotlib"].rcParams["backend"]
 
 
 def test_a_resumed_history_has_the_same_numbers(tmp_path: Path) -> None:

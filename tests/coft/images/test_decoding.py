@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image
 
 from coft.core.errors import UserError
 from coft.engine.inputs import decoding_of
-from coft.images.reading import FULL_SIZE, Decoding, decode_image, read_bytes
+from coft.images.reading import FULL_SIZE, Decoding, decode_image
 from coft.images.unlabeled import UnlabeledPool
 from trainers.labeled_images import LabeledImages
 
@@ -109,14 +108,3 @@ def test_a_jpeg_of_too_many_pixels_is_read_if_it_can_be_reduced() -> None:
 def test_damaged_metadata_is_ignored(kind: str) -> None:
     data = encode(waves(40, 30), kind, exif=b"garbage")
     assert decode_image(data, "x").size == (40, 30)
-
-
-def test_pipes_and_oversized_files_are_refused_before_reading(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    with (tmp_path / "sparse.png").open("wb") as file:
-        file.truncate(100 << 30)
-    for name, reason in (("pipe.png", "no plain file"), ("sparse.png", "102400 MiB"), ("none.png", "No such file")):
-        with pytest.raises(UserError, match=f"image .*{name} cannot be read .{reason}"):
-            read_bytes(tmp_path / name)
-    with pytest.raises(UserError, match="no plain file"):
-        read_bytes("/dev/zero")

@@ -195,17 +195,3 @@ def test_the_view_cache_is_limited_and_changes_no_bit(paths: list[str]) -> None:
     counts = {kind: len([1 for k, _ in unlimited.views if k == kind]) for kind in ("weak", "2 views", "plain")}
     assert counts == {"weak": counts["weak"], "2 views": len(paths), "plain": len(paths)} and counts["weak"] <= 8
     assert not disabled.views and 0 < sum(view.nbytes for view in limited.views.values()) <= 3 * 2 * 3 * 32 * 32
-
-
-def test_a_view_of_an_epoch_is_made_once_for_two_models(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, prepared_images = UnlabeledPool(paths), list[int]()
-    prepared = pool.prepared
-    monkeypatch.setattr(pool, "prepared", lambda image, view: prepared_images.append(image) or prepared(image, view))
-    images, streams = UnlabeledImages(pool, CLIP_INPUTS), {n: [Source(n, torch.arange(6), 2)] for n in "ab"}
-    for epoch in (0, 1):
-        views: dict[str, dict[int, torch.Tensor]] = {"a": {}, "b": {}}
-        for batch in images.batches(["strong"], streams, 3, 1, epoch):
-            for name, part in batch.items():
-                views[name] |= dict(zip(part.index.tolist(), part.views, strict=True))
-        assert all(torch.equal(views["a"][image], views["b"][image]) for image in range(6))
-    assert sorted(prepared_images) == sorted([*range(6)] * 2)

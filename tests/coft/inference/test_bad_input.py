@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +104,6 @@ def test_an_export_name_that_is_not_utf8_is_refused(
     assert export([str(finished_run), "--to", to, str(tmp_path / "caf\udce9")]) == 2
     assert "is no name in UTF-8; choose another folder" in capsys.readouterr().err
     assert not (tmp_path / "caf\udce9").exists()
-
-
-def test_a_run_in_a_folder_with_a_name_that_is_not_utf8_is_read(finished_run: Path, tmp_path: Path) -> None:
-    moved = shutil.copytree(finished_run, tmp_path / "caf\udce9")
-    Image.effect_noise((32, 32), 80).save(tmp_path / "one.png")
-    assert predict([str(moved), str(tmp_path / "one.png"), "--output", str(tmp_path / "rows.csv")]) == 0
-    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
 
 
 def test_predictions_to_a_full_disk_leave_the_old_file(

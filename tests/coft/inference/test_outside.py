@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -45,43 +43,6 @@ def describe(run: Path, **parts: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-PARTS: list[tuple[str, tuple[Any, ...]]] = [
-    ("classes", ("abc", [["a", "b", "c"]], [1, 2, 3], -1, None, ["a", "b", "c\x1b"], ["a"], ["a", "b", "a"])),
-    (
-        "about",
-        (3, {"results": 3}, {"results": {"accuracy_test": "x"}}, {"versions": {"coft": []}}, {"labels_used": []}),
-    ),
-    ("inputs", ({},)),
-    ("inputs__size", (-1, 0, 10**6, 10**30, 64, "32", 32.0, True, None)),
-    ("inputs__mean", (0.5, [0.5] * 4, [], "abc", ["a"] * 3, None)),
-    ("inputs__std", ([0, 0, 0], [0.5] * 4, [1e-320] * 3, [-1] * 3)),
-    ("inputs__interpolation", ("x", 5)),
-    ("decoding__shorter", ("x", -1, None, 10**30)),
-    ("backbone", ({}, "x", None)),
-    ("templates", ("a {}", [1], [])),
-    ("encoders", (["x"], [5], [], ["none"] * 99)),
-    ("classifiers", ([], "x", [{}], [{"name": "peer_a", "encoder": 0, "scale": 1.0}] * 2)),
-    ("classifiers__0__encoder", (-1, 99, True, 0.0)),
-    ("classifiers__0__scale", (0, -1, 1e300, "x")),
-    ("precision", ("x", 5)),
-    ("score", ("x", None)),
-    ("members", ([9, 9], "x")),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in PARTS for value in values])
-def test_a_bad_value_in_a_description_is_refused(run: Path, name: str, value: Any) -> None:
-    describe(run, **{name: value})
-    with pytest.raises(UserError, match=r"model\.json: is damaged \(.*\); copy it again"):
-        load(run)
-
-
-def test_too_many_frozen_stages_are_an_error_of_the_description(run: Path) -> None:
-    describe(run, backbone__frozen_stages=1000)
-    with pytest.raises(UserError, match=r"^model\.json: backbone\.frozen_stages is 1000"):
-        load(run)
-
-
 def change_classifiers(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {name: change(x) if name.startswith("classifiers") else x for name, x in tensors.items()}
 
@@ -90,15 +51,11 @@ def change_classifiers(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors]
     "change",
     [
         lambda tensors: {name: x.int() for name, x in tensors.items()},
-        lambda tensors: {name: x.to(torch.complex64) for name, x in tensors.items()},
-        lambda tensors: {name: x.to(torch.float8_e4m3fn) for name, x in tensors.items()},
         lambda tensors: {name: x[None] for name, x in tensors.items()},
-        lambda tensors: {**tensors, "encoders.77.x": torch.zeros(1)},
         lambda tensors: {**tensors, "x": torch.zeros(1)},
         lambda tensors: {},
         change_classifiers(lambda x: x[:, :5].contiguous()),
         change_classifiers(lambda x: x[:1].contiguous()),
-        change_classifiers(lambda x: x[:, 0].contiguous()),
     ],
 )
 def test_tensors_of_other_types_shapes_or_names_are_refused(run: Path, change: Callable[[Tensors], Tensors]) -> None:
@@ -116,14 +73,6 @@ def test_tensors_of_other_float_types_are_read(run: Path, kind: torch.dtype, pic
     describe(run, weights__sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     model = load(run)
     assert len(model.predict(model.batch([model.view(pictures / "00.png")])).probabilities) == 1
-
-
-@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
-def test_pipes_in_place_of_model_files_are_refused(run: Path, name: str) -> None:
-    (run / "model" / name).unlink()
-    os.mkfifo(run / "model" / name)
-    with pytest.raises(UserError):
-        load(run)
 
 
 # -------------------------------------------------------------------- images and tables
@@ -171,17 +120,6 @@ def test_a_folder_that_cannot_be_listed_is_named(pictures: Path, monkeypatch: py
     assert {"00.png", "07.png", "circle.png", "more"} <= set(names) and "08.png" not in names
 
 
-def test_a_carriage_return_in_a_name_is_quoted(
-    finished_run: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (pictures / "00.png").rename(pictures / "a\rb.png")
-    assert predict([str(finished_run), str(pictures), "--output", str(pictures / "rows.csv")]) == 0
-    with (pictures / "rows.csv").open(newline="") as file:
-        assert str(pictures / "a\rb.png") in {
-            row["path"] for row in csv.DictReader(io.StringIO(file.read(), newline=""))
-        }
-
-
 # -------------------------------------------------------------------- journals
 
 HEAD = json.dumps({"format": FORMAT, "link": False}) + "\n"
@@ -192,34 +130,17 @@ HEAD = json.dumps({"format": FORMAT, "link": False}) + "\n"
     [
         "",
         "nothing\n",
-        json.dumps({"from": "/a", "to": "cat/a"}) + "\n",
-        json.dumps({"format": FORMAT}) + "\n",
         json.dumps({"format": FORMAT, "link": "no"}) + "\n",
-        HEAD + "[" * 100_000 + "\n",
-        HEAD + "9" * 5000 + "\n",
         HEAD + json.dumps({"from": "/a\0b", "to": "cat/a"}) + "\n",
-        HEAD + json.dumps({"from": "/\ud800", "to": "cat/a"}) + "\n",
-        HEAD + json.dumps({"from": "/a", "to": "cat/\ud800"}) + "\n",
         HEAD + json.dumps({"from": "a", "to": "cat/a"}) + "\n",
         HEAD + json.dumps({"from": "/a", "to": "../a"}) + "\n",
-        HEAD + json.dumps({"from": "/a", "to": "../../etc/a"}) + "\n",
-        HEAD + json.dumps({"from": "/a", "to": 1}) + "\n",
         HEAD + json.dumps({"made": ".."}) + "\n",
-        HEAD + "[]\n",
-        HEAD + json.dumps({"made": "a\0"}) + "\n",
-        HEAD + json.dumps({"made": "\ud800"}) + "\n",
         HEAD + json.dumps({"from": "/a", "to": "cat/a", "size": -1}) + "\n",
     ],
 )
 def test_a_bad_journal_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "journal").write_text(text)
     with pytest.raises(UserError, match=r"--undo .*is no journal"):
-        undo(tmp_path / "journal")
-
-
-def test_a_pipe_in_place_of_a_journal_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "journal")
-    with pytest.raises(UserError, match="no plain file"):
         undo(tmp_path / "journal")
 
 
