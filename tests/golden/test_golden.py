@@ -62,10 +62,6 @@ def test_equal_runs_have_no_differences(exact: bool) -> None:
         (changed("numbers", **{"norm of peer_a": 2002.1}), True, True),
         (changed("numbers", **{"zero-shot, accuracy_both": 95.0}), True, False),  # one image of 40
         (changed("numbers", **{"zero-shot, accuracy_both": 97.5}), True, True),
-        (changed("numbers", **{"zero-shot, kept": 61}), True, False),
-        (changed("numbers", **{"zero-shot, kept": 58}), True, True),
-        (changed("numbers", precision=0.92), True, False),
-        (changed("numbers", precision=0.95), True, True),
         ({"bits": GOLDEN["bits"], "numbers": {"precision": 0.9}}, True, True),
         ("ValueError: no such thing", True, True),
     ],

@@ -1,15 +1,11 @@
 """Differences between this project's forward passes and open_clip's, in float64, for tiny random models.
 
 A difference is the largest absolute one, divided by the largest value.
-
-    python -m tests.coft.backbones.open_clip_errors     # docs/backbones.md has the largest of each column
 """
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +17,9 @@ from torch import Tensor, nn
 from coft.backbones.load import load_clip
 from coft.backbones.prompts import PromptLearner, encode_prompts, template_features, word_context
 from coft.backbones.tower import tower_of
-from coft.backbones.visual_tuning import VISUAL_MODULES, light_module
+from coft.backbones.visual_tuning import light_module
 from coft.core.errors import UserError
-from tests.open_clip_models import ALL_CONFIGS, write_model
+from tests.open_clip_models import ALL_CONFIGS
 
 NAMES = ["cat", "golden_retriever", "a very long name of words", "bus"]
 TEMPLATE = "a photo of a {}."
@@ -159,28 +155,3 @@ def difference(a: Tensor, b: Tensor) -> float:
     """Largest absolute difference, divided by the largest value."""
     assert a.shape == b.shape
     return ((a - b).abs().max() / b.abs().max()).item()
-
-
-def row(family: str, folder: Path) -> Sequence[str]:
-    """A row of the table."""
-    pair = Pair(write_model(folder / family, ALL_CONFIGS[family]))
-    forms = [(position, of_classes) for position in ("end", "middle", "front") for of_classes in (False, True)]
-    contexts = max(pair.context_error(*form) for form in forms)
-    text = "shared prefix" if tower_of(pair.model).shares_prefix else "cut" if tower_of(pair.model).reads_at_end else ""
-    light = [pair.light_error(name) for name in VISUAL_MODULES]
-    errors = [pair.image_error(), pair.template_error(), contexts, *light]
-    return [family, text or "padded", *("-" if error is None else f"{error:.0e}" for error in errors)]
-
-
-def main() -> None:
-    """Print the table."""
-    logging.disable()
-    heads = ["model", "text way", "image", "templates", "contexts and gradients", *VISUAL_MODULES]
-    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
-    with tempfile.TemporaryDirectory() as folder:
-        for family in ALL_CONFIGS:
-            print("| " + " | ".join(row(family, Path(folder))) + " |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -43,10 +43,6 @@ def open_file(new_page: Callable[..., Any], report: Path) -> Callable[..., Any]:
     return start
 
 
-def focused(page: Any) -> str:
-    return page.evaluate("document.activeElement.textContent.trim() || document.activeElement.ariaLabel || ''")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_opens_without_an_error(open_file: Callable[..., Any], width: int, scheme: str) -> None:
@@ -81,28 +77,6 @@ CONTRAST = """selector => {
     return (pair[0] + .05) / (pair[1] + .05); })); }"""
 
 
-def test_the_tab_key_follows_the_order_of_the_page(open_file: Callable[..., Any]) -> None:
-    page = open_file()
-    sections = page.evaluate("[...document.querySelectorAll('nav a')].map(element => element.textContent)")
-    order = []
-    for _ in range(len(sections) + 1):
-        page.keyboard.press("Tab")
-        order.append(focused(page))
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert order == ["Skip to the content", *sections]
-    page.keyboard.press("Enter")
-    assert page.url.endswith("#files")
-    page.focus("#gallery details:not([open]) summary")
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.parentElement.open")
-    tops = page.evaluate(
-        "[...document.querySelectorAll('a:not(.skip), summary, [tabindex]')]"
-        ".filter(element => element.checkVisibility()).map(element => element.getBoundingClientRect().top)"
-    )
-    in_tables = page.evaluate("document.querySelectorAll('[tabindex=\"1\"]').length")
-    assert tops == sorted(tops) and in_tables == 0
-
-
 def test_images_and_figures_have_a_text(open_file: Callable[..., Any]) -> None:
     page = open_file()
     assert page.evaluate("[...document.images].filter(element => !element.alt.includes(',')).length") == 0
@@ -112,13 +86,3 @@ def test_images_and_figures_have_a_text(open_file: Callable[..., Any]) -> None:
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
     assert page.get_by_role("navigation").count() == 1 and page.get_by_role("main").count() == 1
-
-
-def test_closed_sections_are_printed(open_file: Callable[..., Any]) -> None:
-    page = open_file()
-    page.emulate_media(media="print")
-    closed = "[...document.querySelectorAll('#gallery details:not([open]) img')].map(element => element.clientHeight)"
-    heights = page.evaluate(closed)
-    assert heights and min(heights) > 20
-    content = page.pdf()
-    assert content.startswith(b"%PDF") and b"%%EOF" in content[-20:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -112,27 +111,18 @@ def test_every_image_links_to_its_file(run: Path) -> None:
     assert all(path in parsed.text for path in (Path(link).name for link in pictures))
 
 
-def test_the_least_confident_images_are_listed(run: Path) -> None:
+@pytest.mark.parametrize(("section_id", "table"), [("unsure", "least_sure.csv"), ("unlike", "unlike_rest.csv")])
+def test_the_least_confident_images_and_those_unlike_the_rest_are_listed(
+    section_id: str, table: str, run: Path
+) -> None:
     content = write_report(run).read_bytes().decode()
-    images = read_run(run).images.sort_values("confidence")
-    section = content[content.index('id="unsure"') :].partition("</section>")[0]
+    images = read_run(run).images.sort_values("confidence")[:SHOWN_FIRST]
+    expected = images if section_id == "unsure" else unlike_the_rest(read_run(run), SHOWN_FIRST)
+    section = content[content.index(f'id="{section_id}"') :].partition("</section>")[0]
     order = [unquote(link) for link in re.findall(r'href="([^"]+\.png)"', section)]
-    assert [Path(link).name for link in order] == [Path(path).name for path in images["path"][:SHOWN_FIRST]]
-    with (run / "least_sure.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    expected = list(zip(images["path"], images["class"], strict=True))[:SHOWN_FIRST]
-    assert [(row["path"], row["class"]) for row in rows] == expected and len(images) < 10 * SHOWN_FIRST
-
-
-def test_images_unlike_the_rest_are_listed(run: Path) -> None:
-    content = write_report(run).read_bytes().decode()
-    expected = unlike_the_rest(read_run(run), SHOWN_FIRST)["path"]
-    section = content[content.index('id="unlike"') :].partition("</section>")[0]
-    order = [unquote(link) for link in re.findall(r'href="([^"]+\.png)"', section)]
-    assert [Path(link).name for link in order] == [Path(path).name for path in expected]
-    with (run / "unlike_rest.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == list(expected) and rows == sorted(rows, key=lambda row: row["likeness"])
+    assert [Path(link).name for link in order] == [Path(path).name for path in expected["path"]]
+    rows = pd.read_csv(run / table)
+    assert list(rows["path"]) == list(expected["path"]) and list(rows["class"]) == list(expected["class"])
 
 
 def test_the_title_of_a_user_s_images_is_their_folder(tmp_path: Path) -> None:
