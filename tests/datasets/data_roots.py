@@ -93,7 +93,7 @@ def oxford_flowers(root: Path) -> None:
     labels = [label for label in range(1, 103) for _ in range(PER_CLASS)]
     for number in range(1, len(labels) + 1):
         touch(home / "jpg" / f"image_{number:05d}.jpg")
-    scipy.io.savemat(home / "imagelabels.mat", {"labels": np.array([labels], np.uint8)})
+    scipy.io.savemat(home / "imagelabels.mat", {"labels": np.array([labels], np.uint8)}, do_compression=True)
 
 
 def stanford_cars(root: Path, nested: bool = False) -> None:
@@ -105,7 +105,7 @@ def stanford_cars(root: Path, nested: bool = False) -> None:
         folder = home / f"cars_{part}" / (f"cars_{part}" if nested else "")
         for name, _ in rows:
             touch(folder / name)
-        scipy.io.savemat(home / path, {"annotations": _cars(rows)})
+        scipy.io.savemat(home / path, {"annotations": _cars(rows)}, do_compression=True)
 
 
 def _cars(rows: list[tuple[str, int]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Command of the fault campaign: `bash scripts/faults.sh [--quick | --write]`."""
+"""Command of the fault campaign: `bash scripts/faults.sh [--quick]`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,23 +16,21 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from coft.core.errors import Parser, UserError, did_you_mean
+from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
-from scripts.paths import called_from
 
-from .campaign import CATEGORIES, count_faults, read_stored, run_category, store, summary, table, write
+from .campaign import CATEGORIES, cases_of, run_cases
 from .generate import sample
-from .verdict import Result
+from .verdict import FAULT, Outcome
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = Parser(prog="scripts/faults.sh", description="Test bad inputs and faults, and count the outcomes.")
     parser.add_argument("--quick", action="store_true", help="run a sample of the slow categories")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CATEGORY", help=f"of {', '.join(CATEGORIES)}")
-    parser.add_argument("--write", action="store_true", help="write the results to docs/reliability.md")
+    only = f"of {', '.join(CATEGORIES)}"
     parser.add_argument(
-        "--keep", type=called_from, metavar="DIR", help="store results there; resume after the last finished category"
+        "--only", nargs="+", default=[*CATEGORIES], choices=[*CATEGORIES], metavar="CATEGORY", help=only
     )
     parser.add_argument("--seed", type=int, help="of the generated cases; default: 0 with --quick, else a new one")
     parser.add_argument("--verbose", action="store_true", help="show all error messages, not only those of faults")
@@ -39,61 +38,31 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the campaign. Returns 1 if there is a fault.
-
-    Raises:
-        UserError: If a category is unknown, or --write is combined with a part of the campaign.
-    """
+    """Run the campaign, and print the outcomes as a table in Markdown. Returns 1 if there is a fault."""
     args = make_parser().parse_args(argv)
-    if unknown := [name for name in args.only if name not in CATEGORIES]:
-        raise UserError(f"--only: no category {unknown[0]!r}; {did_you_mean(unknown[0], CATEGORIES)}")
-    if args.write and (args.only or args.quick):
-        raise UserError("--write: the page has the table of all cases; leave out --only and --quick")
-    args.keep = args.keep and args.keep.resolve() / ("quick" if args.quick else "whole")
-    sample["seed"] = choose_seed(args)
-    print(f"seed {sample['seed']}; repeat this sample with --seed {sample['seed']}")
+    sample["seed"] = args.seed if args.seed is not None else 0 if args.quick else secrets.randbelow(1 << 32)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell, also by its runs
     os.environ.pop("CALLED_FROM", None)  # relative paths of cases start in their folders
     os.environ["DASSL_PROGRESS"] = "0"
     torch.set_num_threads(1)
+    begin, rows = time.monotonic(), list[tuple[str, str]]()
     with tempfile.TemporaryDirectory(prefix="coft-faults-") as shared:
-        results = pd.concat(
-            [results_of(name, args, Path(shared)) for name in args.only or CATEGORIES], ignore_index=True
-        )
-    print(table(results))
-    print(summary(results))
-    if args.write:
-        write(results)
-    return int(count_faults(results) > 0)
-
-
-def choose_seed(args: argparse.Namespace) -> int:
-    """Return the given seed, the stored one, or a new one, which is then stored."""
-    stored_seed = args.keep and args.keep / "seed"
-    if args.seed is not None or args.quick:
-        return args.seed or 0
-    if stored_seed and stored_seed.is_file():
-        return int(stored_seed.read_text())
-    seed = secrets.randbelow(1 << 32)
-    if stored_seed:
-        stored_seed.parent.mkdir(parents=True, exist_ok=True)
-        stored_seed.write_text(str(seed))
-    return seed
-
-
-def results_of(category: str, args: argparse.Namespace, shared: Path) -> pd.DataFrame:
-    """Return the stored results of a category, or run it."""
-
-    def show(result: Result) -> None:
-        if result.is_fault or (args.verbose and result.message):
-            tqdm.write(f"{result.case.category}, {result.case.name}: {result.outcome.value}: {result.message}")
-
-    if args.keep and (results := read_stored(category, args.keep)) is not None:
-        return results
-    results = run_category(category, args.quick, shared, show)
-    if args.keep:
-        store(results, args.keep)
-    return results
+        for category in args.only:
+            cases = cases_of(category, args.quick)
+            progress = tqdm(cases, category, unit="case", disable=None, leave=False)
+            for case, outcome, message in run_cases(progress, Path(shared)):
+                if outcome is FAULT or (args.verbose and message):
+                    tqdm.write(f"{category}, {case.name}: {outcome.value}: {message}")
+                rows.append((category, outcome.value))
+    results = pd.DataFrame(rows, columns=["category", "outcome"])
+    faults = int((results.outcome == FAULT.value).sum())
+    seconds = time.monotonic() - begin
+    print(f"{len(rows):,} cases in {seconds:,.0f} seconds, seed {sample['seed']}. Faults: {faults}.\n")
+    counts = pd.crosstab(results.category, results.outcome, margins=True, margins_name="all")
+    columns = [name for name in ("all", *(outcome.value for outcome in Outcome)) if name in counts]
+    counts = counts.reindex(index=[*args.only, "all"], columns=columns).rename(columns={"all": "cases"})
+    print(counts.to_markdown(tablefmt="github"))
+    return int(faults > 0)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from coft.backbones.embedded import SCHEMA as EMBEDDED_CLIP
 from coft.backbones.load import EMBEDDED, architecture, load_clip
 from coft.backbones.open_clip_names import SCHEMA as OPEN_CLIP_CONFIG
 from coft.backbones.prompts import template_features
+from tests.conftest import make_clip
 from tests.open_clip_models import CONFIGS, HALF, write_model
 from tests.scripts.archives import zipped
 
@@ -35,7 +36,7 @@ from .mutations import (
     without,
 )
 from .verdict import EITHER, REFUSED, WrongResult
-from .workspace import Workspace, tiny_clip
+from .workspace import Workspace
 
 NON_FINITE = (float("nan"), float("inf"), -float("inf"))
 WRONG_OBJECTS = {
@@ -105,7 +106,7 @@ def save_torchscript(path: Path) -> None:
 
 def backbones() -> Iterator[Format]:
     """Backbones in our formats and OpenAI's."""
-    clip = tiny_clip().state_dict()
+    clip = make_clip(vit=False).state_dict()
     generated = from_form(CLIP, clip, torch_content)
     refused = {**INVALID, **CHECKSUMMED, **WRONG_OBJECTS, **flips(20, flip_bit_of_member)}
     refused |= {**contents(WRONG_ARCHIVES), **generated[REFUSED], "a TorchScript archive": save_torchscript}

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 from PIL import Image
 
 from coft.cli.main import main as coft
-from coft.core.errors import UserError
 
 from .backbones import train_with
 from .formats import Format
@@ -32,7 +30,6 @@ from .mutations import (
     Mutations,
     replace_by,
 )
-from .run_files import without_space
 from .verdict import ACCEPTED, EITHER, REFUSED, Case, Expected, WrongResult
 from .workspace import CLASSES, Workspace, call
 
@@ -102,35 +99,6 @@ def moved_run(workspace: Workspace) -> None:
     workspace.predict(Path("link"))
     call(coft, "report", "link")
     workspace.train(out=Path("link"))  # already finished
-
-
-# -------------------------------------------------------------------- output folders
-
-
-@case("folders")
-def failed_commands(workspace: Workspace) -> None:
-    """Failed commands, then a correct one: the folder must be free."""
-    for settings in (("OPTIM.LR", "1e30"), ("DATASET.UNLABELED", "val"), ("TRAIN.PHASE1_FROM", "nowhere")):
-        with suppress(UserError):
-            workspace.train(settings=settings)
-    bug = mock.patch("torch.autograd.backward", side_effect=ZeroDivisionError("a bug"))
-    with bug, suppress(ZeroDivisionError):
-        workspace.train(settings=("OPTIM.LR", "0.5"))
-    workspace.train()
-
-
-@case("folders", REFUSED, "out")
-def output_among_images(workspace: Workspace) -> None:
-    """An output folder inside the image folder: its figures would be images of the next run."""
-    photos = workspace.copy_images()
-    workspace.train(out=photos / "out", images=photos)
-
-
-@case("folders", REFUSED, "out")
-def full_disk(workspace: Workspace) -> None:
-    """An output folder on a full disk."""
-    workspace.run  # noqa: B018 - shared files are made before the disk is full
-    without_space(workspace.train)
 
 
 # -------------------------------------------------------------------- images

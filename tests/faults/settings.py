@@ -1,4 +1,4 @@
-"""Values of all settings: invalid ones, doubtful ones, and the bounds of what each setting accepts."""
+"""Values of all settings: invalid and doubtful ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 
 import trainers
-from coft.core.settings import LARGEST, Key, SettingError, checked
+from coft.core.settings import Key
 from dassl.config import get_cfg_default
-from dassl.engine import TRAINER_REGISTRY
 from trainers.sections import known_keys
 
 from .verdict import CANARY, EITHER, REFUSED, Case, Expected
@@ -90,65 +89,3 @@ def make_config(workspace: Workspace, arguments: tuple[str, ...], file: str) -> 
         workspace.read_config(workspace.write("own.yaml", file))
     else:
         workspace.make_config(settings=arguments)
-
-
-LABELED = ("COOP", "SUPERVISED")  # sections of trainers that need labels
-SHARED = ("INPUT.", "DATALOADER.", "MODEL.", "OPTIM.", "TRAIN.", "TEST.")  # sections that all trainers read
-SHORT_RUN = {"EPOCHS": 1, "MAX_EPOCH": 1, "ROUNDS": 1, "MIN_STEPS": 2, "TEXT_STEPS": 2}
-COSTLY = (*SHORT_RUN, "LABEL_VIEWS", "ENSEMBLE", "NUM_WORKERS", "N_CTX")  # the time grows with the value
-SKIPPED = (  # need files or minutes, or leave no predictions
-    *("TRAIN.PHASE1_FROM", "TRAIN.COMPILE", "MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS", "TEST.NO_TEST"),
-)
-
-
-def trainer_of(name: str) -> str:
-    """Return a label-free trainer that reads a setting; empty if there is none."""
-    trainer_names = {trainer.upper(): trainer for trainer in TRAINER_REGISTRY.registered_names()}
-    section = name.split(".")[1] if name.startswith("TRAINER.") else ""
-    if name.startswith(SHARED):
-        return "CoFT"
-    return trainer_names.get(section, "") if section not in LABELED else ""
-
-
-def bounds(key: Key) -> list[Any]:
-    """Return the bounds of what a setting accepts, or all of its choices, without the default."""
-    if key.is_list or key.kind not in (int, float, bool, str):
-        return []
-    if key.kind is bool:
-        return [not key.default]
-    if key.choices or key.kind is str:
-        return [choice for choice in key.choices if choice != key.default]
-    values: list[Any] = [0, 1, 2, LARGEST[int]] if key.kind is int else [0.0, 1e-30, 1.0, 1e30]
-    if key.kind is int and key.name.endswith(COSTLY):
-        values = [0, 1, 3]
-    values += [bound for bound in (key.at_least, key.at_most) if bound is not None]
-    return [value for value in dict.fromkeys(map(key.kind, values)) if value != key.default and accepts(key, value)]
-
-
-def accepts(key: Key, value: Any) -> bool:
-    try:
-        checked(key, value)
-    except SettingError:
-        return False
-    return True
-
-
-def bound_values() -> Iterator[Case]:
-    """Cases of the category bounds: a run each, whose predictions must be finite."""
-    for name, key in all_settings().items():
-        if name not in SKIPPED and (trainer := trainer_of(name)):
-            names = (name, "epoch", "learning rate", "PREC", name.rpartition(".")[2])
-            for value in bounds(key):
-                run = partial(train, trainer=trainer, arguments=(name, str(value)))
-                yield Case("bounds", f"{name} {value!r}", run, input_names=names, seconds=90)
-
-
-def train(workspace: Workspace, trainer: str, arguments: tuple[str, ...]) -> None:
-    """Do a short run with settings."""
-    short_run = [
-        word
-        for name in all_settings()
-        if name.endswith(tuple(SHORT_RUN))
-        for word in (name, str(SHORT_RUN[name.rpartition(".")[2]]))
-    ]
-    workspace.train("--trainer", trainer, settings=(*short_run, "TRAIN.COMPILE", "", *arguments))

@@ -46,20 +46,15 @@ ACCEPTED, REFUSED, EITHER = Expected
 
 
 class Outcome(Enum):
-    """Outcome of a case, a column of the table. All but the first two are faults of the project."""
+    """Outcome of a case, a column of the table."""
 
     CORRECT = "correct"
     CLEAN_ERROR = "clean error"
-    TRACEBACK = "traceback"
-    SILENT = "wrong and silent"
-    WRONGLY_REFUSED = "wrongly refused"
-    HANG = "hang"
-    HALF_WRITTEN = "half-written"
-    SECRET_PRINTED = "secret printed"
-    POOR_MESSAGE = "poor message"
+    FAULT = "fault"  # of the project
 
 
-GOOD = (Outcome.CORRECT, Outcome.CLEAN_ERROR)
+CORRECT, CLEAN_ERROR, FAULT = Outcome
+Verdict = tuple[Outcome, str]  # and the error message, or what is wrong
 
 
 @dataclass(frozen=True)
@@ -83,53 +78,35 @@ class Case:
     seconds: float = 60.0
 
 
-@dataclass(frozen=True)
-class Result:
-    """Outcome of a case, with the error message if there was one."""
-
-    case: Case
-    outcome: Outcome
-    message: str = ""
-
-    @property
-    def is_fault(self) -> bool:
-        """Whether the outcome is a fault of the project."""
-        return self.outcome not in GOOD
-
-
-def run_case(case: Case, workspace: Workspace) -> Result:
+def run_case(case: Case, workspace: Workspace) -> Verdict:
     """Run a case in the folder of its workspace, and judge its outcome, output and remaining files."""
     output = io.StringIO()
     with captured(output, workspace.folder):
         outcome, message = outcome_of(case, workspace)
     if SECRET in output.getvalue() + message:
-        outcome = Outcome.SECRET_PRINTED
-    elif (workspace.folder / CANARY).exists():
-        outcome, message = Outcome.SILENT, "code in an input was executed"
-    elif outcome in GOOD and (rest := [path for glob in TEMPORARY_FILES for path in workspace.folder.rglob(glob)]):
-        outcome, message = Outcome.HALF_WRITTEN, f"remains: {rest[0].name}"
-    return Result(case, outcome, message)
+        return FAULT, "a secret was printed"
+    if (workspace.folder / CANARY).exists():
+        return FAULT, "code in an input was executed"
+    rest = [path.name for glob in TEMPORARY_FILES for path in workspace.folder.rglob(glob)]
+    return (FAULT, f"remains: {rest[0]}") if rest and outcome is not FAULT else (outcome, message)
 
 
-def outcome_of(case: Case, workspace: Workspace) -> tuple[Outcome, str]:
-    """Run a case. Returns the outcome and the error message."""
+def outcome_of(case: Case, workspace: Workspace) -> Verdict:
+    """Run a case, and judge how it ends."""
     try:
         with time_limit(case.seconds):
             case.run(workspace)
     except Timeout:
-        return Outcome.HANG, f"not finished after {case.seconds:.0f} s"
+        return FAULT, f"not finished after {case.seconds:.0f} s"
     except WrongResult as error:
-        return Outcome.SILENT, str(error)
+        return FAULT, f"wrong result: {error}"
     except Exception as error:
         refusal = as_user_error(error)
         if refusal is None:
-            return Outcome.TRACEBACK, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        if case.expected is ACCEPTED:
-            return Outcome.WRONGLY_REFUSED, refusal.line
-        if flaws := message_flaws(refusal.line, case.input_names):
-            return Outcome.POOR_MESSAGE, f"{'; '.join(flaws)}: {refusal.line}"
-        return Outcome.CLEAN_ERROR, refusal.line
-    return (Outcome.SILENT, "accepted") if case.expected is REFUSED else (Outcome.CORRECT, "")
+            return FAULT, f"traceback: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        flaws = ["refuses valid input"] if case.expected is ACCEPTED else message_flaws(refusal.line, case.input_names)
+        return (FAULT, f"{'; '.join(flaws)}: {refusal.line}") if flaws else (CLEAN_ERROR, refusal.line)
+    return (FAULT, "invalid input is accepted") if case.expected is REFUSED else (CORRECT, "")
 
 
 def message_flaws(line: str, input_names: tuple[str, ...] = ()) -> list[str]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from clip.model import CLIP
 from PIL import Image
 
 import train
 import trainers
 from coft.cli.main import main as coft
+from tests.conftest import draw, make_clip
 from trainers.config import make_cfg
 
 from .verdict import WrongResult, check_exit
@@ -34,16 +34,6 @@ QUICK = [
     *("TRAINER.COFT.PHASE2.EPOCHS", "1", "DATALOADER.NUM_WORKERS", "0"),
     *("OPTIM.NAME", "sgd", "OPTIM.LR", "0.01", "TRAIN.GUARD", "False", "TRAIN.EVAL_FREQ", "0"),
 ]
-
-
-def tiny_clip() -> CLIP:
-    """Make a CLIP with random weights for images of 32 pixels."""
-    torch.manual_seed(0)
-    model = CLIP(32, 32, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 2)
-    with torch.no_grad():
-        for _ in range(20):  # statistics for the batch norms, else all images get the same features
-            model.visual(torch.randn(32, 3, 32, 32) + torch.randn(32, 3, 1, 1))
-    return model.eval()
 
 
 def call(main: Callable[[Sequence[str]], int], *argv: object) -> None:
@@ -80,7 +70,7 @@ class Workspace:
         """The state dict of a tiny CLIP."""
         path = self.shared / "clip.pt"
         if not path.is_file():
-            torch.save(tiny_clip().state_dict(), path)
+            torch.save(make_clip(vit=False).state_dict(), path)
         return path
 
     @cached_property
@@ -89,11 +79,8 @@ class Workspace:
         folder = self.shared / "images"
         if not folder.is_dir():
             folder.mkdir()
-            random = np.random.default_rng(0)
             for number in range(12):
-                pixels = random.normal(90, 30, (32, 32, 3))
-                pixels[8:24, 8:24, number % 3] += 120
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+                Image.fromarray(draw(number % 3, np.random.default_rng(number))).save(folder / f"{number}.png")
         return folder
 
     @cached_property
