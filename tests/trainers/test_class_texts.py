@@ -10,8 +10,6 @@ import torch
 from coft.backbones.descriptions import described_features, load_descriptions
 from coft.backbones.prompts import ensemble_features, template_features
 from coft.core.errors import UserError
-from coft.labelling.first_labels import zero_shot_logits
-from coft.labelling.seeds import select_seeds
 from tests.conftest import CLASSNAMES
 from tests.trainers.conftest import in_section, templates_of, text_features
 from tests.trainers.runs import Run
@@ -26,16 +24,6 @@ def test_descriptions_are_mixed_in_with_their_share(trainer: str, run: Run, trai
     torch.testing.assert_close(text_features(mixed), expected)
     torch.testing.assert_close(text_features(plain), ensemble_features(plain.clip_model, CLASSNAMES, templates))
     assert not torch.equal(text_features(plain), text_features(mixed))
-
-
-def test_upl_labels_with_descriptions_of_the_first_template(run: Run, described: Path) -> None:
-    mixed = run("UPL", train=False, DATASET__DESCRIPTIONS=described, DATASET__DESCRIPTIONS_SHARE=1.0)
-    clip, descriptions = mixed.engine.clip, load_descriptions(described)
-    text = described_features(mixed.clip_model, CLASSNAMES, clip.templates[:1], descriptions, 1.0)
-    expected = select_seeds(zero_shot_logits(mixed.engine.clip_features(), text, clip.scale), 3, len(CLASSNAMES))
-    mixed.engine.begin()
-    for labels in mixed.method.labels.values():
-        assert torch.equal(labels.index, expected.index) and torch.equal(labels.label, expected.label)
 
 
 def test_coft_plus_uses_descriptions_for_seeds_and_predictions(run: Run, described: Path) -> None:

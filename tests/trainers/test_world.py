@@ -142,11 +142,6 @@ def kill_in_a_step(trainer: Any) -> None:
     call_in(trainer, 3, kill)
 
 
-def kill_in_labelling(trainer: Any) -> None:
-    encoders = trainer.method.teacher_encoders
-    trainer.method.teacher_encoders = lambda: kill() if trainer.epoch == 2 else encoders()
-
-
 def kill_while_saving(trainer: Any) -> None:
     save = checkpoints.torch.save
 

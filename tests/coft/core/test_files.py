@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import subprocess
@@ -15,18 +14,10 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from safetensors import SafetensorError
 
 from coft.core import files
-from coft.core.errors import UserError, remedy
+from coft.core.errors import UserError
 from coft.core.files import check_disk_space, check_suffix, given_path, replacing, write_table
-
-
-def test_the_remedy_depends_on_the_error() -> None:
-    assert "permissions" in remedy(PermissionError(errno.EACCES, "Permission denied"))
-    assert "permissions" in remedy(OSError(errno.EROFS, "Read-only file system"))
-    assert "make room" in remedy(OSError(errno.ENOSPC, "No space left on device"))
-    assert "the disk" in remedy(SafetensorError("Error while serializing"))
 
 
 def write(path: Path, text: str = "new") -> None:

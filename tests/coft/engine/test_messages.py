@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from coft.engine.messages import report_accuracies, report_done, report_estimate, report_names
-from coft.labelling.calibration import MAX_CALIBRATION_GAP, estimated_range
 
 
 @pytest.mark.parametrize(
@@ -37,11 +36,6 @@ def test_the_end_of_a_run_has_its_duration_and_accuracies(caplog: pytest.LogCapt
         "Nothing was trained: these are the labels of zero-shot CLIP",
         "Accuracy on 2 test images: 86.4 % now",
     ]
-
-
-def test_the_estimated_range_is_within_0_and_1() -> None:
-    assert estimated_range(0.5) == (0.5 - MAX_CALIBRATION_GAP, 0.5 + MAX_CALIBRATION_GAP)
-    assert estimated_range(0.01)[0] == 0 and estimated_range(0.99)[1] == 1
 
 
 def test_doubtful_class_names_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

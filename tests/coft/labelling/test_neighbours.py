@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from coft.core import table
 from coft.core.table import Table
 from coft.labelling import neighbours
 from coft.labelling.neighbours import ALPHA, COSINE_POWER, NeighbourGraph, neighbour_count
@@ -50,17 +49,6 @@ def test_other_images_average_their_nearest_anchors() -> None:
         mean = sum(w * values[j] for w, j in zip(weights, best, strict=True)) / sum(weights)
         expected = ALPHA * mean + (1 - ALPHA) * logits[image].double().softmax(dim=0)
         torch.testing.assert_close(spread[image], expected, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("most", [25, 60])
-def test_the_number_of_rows_at_a_time_does_not_change_values(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    features, logits = features_and_logits()
-    before, spread = features.clone(), []
-    for rows in (4096, 7):
-        monkeypatch.setattr(table, "ROWS", rows)
-        spread.append(NeighbourGraph(Table.of(features), 3, most).spread(Table.of(logits)).all())
-    torch.testing.assert_close(*spread, atol=1e-6, rtol=1e-5)
-    assert torch.equal(features, before)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coft.core import table
 from coft.core.table import Table
 from coft.labelling.pseudo_labels import PseudoLabels
 from coft.labelling.seeds import quotas, seed_quota, select_seeds, top_per_class
@@ -32,14 +31,6 @@ def test_seeds_equal_a_naive_selection(n: int, most: list[int], seed: int) -> No
     assert pairs(select(logits, torch.tensor(most))) == naive_select(logits, most)
     seeds = select(logits, most[0])
     assert pairs(seeds) == naive_select(logits, [most[0]] * len(most)) and bool((seeds.weight == 1).all())
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_number_of_rows_at_a_time_does_not_change_seeds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits, most = random_logits(50, 4, seed), torch.tensor([3, 0, 30, 5])
-    expected = pairs(select(logits, most))
-    monkeypatch.setattr(table, "ROWS", 3)
-    assert pairs(select(logits, most)) == expected
 
 
 @pytest.mark.parametrize(("n", "c", "expected"), [(1200, 10, 16), (1182, 80, 4), (560, 129, 1), (50, 100, 1)])

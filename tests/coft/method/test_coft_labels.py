@@ -63,23 +63,6 @@ def test_labels_are_predicted_by_the_positive_vectors_only(classify: str) -> Non
     assert any(differ)
 
 
-def test_images_are_labelled_every_other_epoch_from_the_same_views() -> None:
-    method = make_coft({"label_views": 3})
-    train(method)
-    requests = method.engine.images.requests
-    keys = [key for views, key, count in requests if views == 3 and count == COUNT]
-    assert keys == [(1, "labels", 0)] * 3  # the first seeds, and two labellings
-    assert not [key for views, key, count in requests if views == 3 and count < COUNT]
-    others = [(key, count) for views, key, count in requests if views == 1]
-    seeds = method.observer.filtered[0]
-    filtered = [((1, "labels", 0), len(seeds[name].index)) for _ in range(2) for name in PEERS]
-    assert others[: len(filtered)] == filtered  # filtering of seeds by the partner
-    assert others[len(filtered) :]  # filtering of labels at the end
-    plain = make_coft({"label_views": 1})
-    train(plain)
-    assert {views for views, _, _ in plain.engine.images.requests} == {1}
-
-
 @pytest.mark.usefixtures("label_each_epoch")
 def test_without_filters_peers_are_independent_of_each_other() -> None:
     independent: dict[str, Any] = {"filter": own_labels, "seed_filter": lambda seeds, clean: seeds}

@@ -10,13 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.core.seeding import generator
-from coft.core.table import Table
-from coft.labelling.pseudo_labels import PseudoLabels
-from coft.method import coft, negative_prompt, negatives
-from coft.method.negative_prompt import draw, fit_negative
+from coft.method import negatives
+from coft.method.negative_prompt import fit_negative
 from tests.coft import naive
-from tests.coft.toys import CLASSES, COUNT, PARTNER, PEERS, begin_at, make_coft, train
+from tests.coft.toys import CLASSES, PARTNER, PEERS, begin_at, make_coft, train
 
 Fit = tuple[Tensor, Tensor, Tensor, Tensor]  # features, labels, their weights, the vectors
 
@@ -89,56 +86,3 @@ def test_other_kinds_of_negatives_are_not_fitted(settings: dict[str, Any], monke
         trains = settings["negative"] != "prompt"
         assert peer.negative_residual.requires_grad == trains
         assert trains or torch.equal(peer.negative_residual, start[name])
-
-
-@pytest.mark.parametrize("encoded", [True, False])
-def test_a_fit_to_many_labels_uses_a_sample(encoded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(negative_prompt, "FIT_IMAGES", 8)
-    monkeypatch.setattr(negative_prompt, "FIT_BATCH", 4)
-    monkeypatch.setattr(negatives, "fit_negative", fit_negative)
-    method = make_coft()
-    label = torch.arange(COUNT) % 3
-    labels = {
-        "peer_a": PseudoLabels.of_pool(label, torch.linspace(0.1, 1, COUNT)),
-        "peer_b": PseudoLabels.unweighted(torch.arange(COUNT), label).at(torch.tensor([4, 1, 0, 29, 17])),
-    }
-    teachers, method.epoch = method.teachers(), 5
-    features = {name: naive.view_features(method, model.features, 1) for name, model in teachers.items()}
-    expected = {}
-    for name, kept in labels.items():
-        source = generator(1, "negative", name, 5)
-        chosen = kept.at(draw(len(kept.index), source))
-        assert len(chosen.index) == min(8, len(kept.index))
-        model = teachers[name]
-        vectors = model.positive, model.negative
-        expected[name] = fit_negative(
-            features[name][chosen.index], chosen.label, chosen.weight, *vectors, model.scale, source
-        )
-    tables = {name: Table.of(rows) for name, rows in features.items()}
-    encode = partial(method.engine.encode_some, method.teacher_encoders)
-    method.fit(teachers, labels, negatives.rows_getter(tables) if encoded else encode)
-    for name, peer in method.peers.items():
-        torch.testing.assert_close(peer.text_features()[1], expected[name], rtol=1e-4, atol=1e-5)
-
-
-def test_at_the_end_a_small_pool_is_encoded_once(fits: list[Fit], monkeypatch: pytest.MonkeyPatch) -> None:
-    def counts_and_fits(step: int) -> tuple[list[int], list[Fit]]:
-        monkeypatch.setattr(coft, "evenly_spaced", lambda count: torch.arange(0, count, step))
-        method = make_coft()
-        encode, counts = method.engine.encode_some, list[int]()
-
-        def record(encoders: Any, index: Any) -> Any:
-            counts.extend(len(images) for images in index.values())
-            return encode(encoders, index)
-
-        train(method, until=method.epochs - 1)
-        monkeypatch.setattr(method.engine, "encode_some", record)
-        train(method, start=method.epochs - 1)
-        return counts, fits[-len(PEERS) :]
-
-    counts, expected = counts_and_fits(1)
-    assert counts == [COUNT] * len(PEERS)
-    counts, other_fits = counts_and_fits(2)
-    assert counts[: len(PEERS)] == [-(-COUNT // 2)] * len(PEERS) and len(counts) == 2 * len(PEERS)
-    for fit, other in zip(expected, other_fits, strict=True):
-        torch.testing.assert_close(fit, other)

@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coft.core import table
 from coft.core.table import Table
-from coft.engine.runtime import Runtime
 from coft.method.guard import measure_knowledge
 from tests.coft.naive import zero_shot_logits
 from tests.coft.toys import PEERS, ToyBackbone, ToyImages, checkpoint_of, load, make_coft, make_plus, train
@@ -42,14 +40,6 @@ def test_knowledge_equals_a_naive_loop(classes: int, count: int, scale: float, s
     assert measured.information == pytest.approx(expected[1], abs=1e-6)
     if count > 1:
         assert measured.skill == pytest.approx(expected[0], abs=1e-5)
-
-
-def test_the_number_of_rows_at_a_time_does_not_change_knowledge(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = Table.of(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)))
-    whole = measure_knowledge(logits)
-    monkeypatch.setattr(table, "ROWS", 7)
-    parts = measure_knowledge(logits)
-    assert (parts.skill, parts.information) == pytest.approx((whole.skill, whole.information), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -119,22 +109,6 @@ def test_zero_shot_clip_uses_the_descriptions_of_the_seeds() -> None:
     other = make_plus(images=images, backbone=backbone, guard=True, describe=describe)
     other.engine.begin()
     assert other.trains
-
-
-def test_text_of_zero_shot_clip_is_encoded_in_full_precision() -> None:
-    images = ToyImages()
-    backbone = weak_backbone(images)
-    reduced: list[bool] = []
-
-    def describe(share: float) -> torch.Tensor:
-        reduced.append(torch.is_autocast_enabled("cpu"))
-        return backbone.zero_shot_text()
-
-    runtime = Runtime(1, dtype=torch.bfloat16)
-    method = make_plus(images=images, backbone=backbone, runtime=runtime, guard=True, describe=describe)
-    train(method)
-    method.engine.predict(images.pixels)
-    assert not method.trains and reduced and not any(reduced)
 
 
 @pytest.mark.parametrize(("separable", "guard"), [(True, True), (False, False)])

@@ -32,22 +32,6 @@ def test_initial_prompts_depend_on_seed_and_peer() -> None:
     assert not any(torch.equal(a, b) for n, a in enumerate(differences) for b in differences[:n])
 
 
-def test_a_phase_is_entered_once() -> None:
-    method = make_coft()
-    engine = method.engine
-    engine.begin(), engine.begin_epoch(0)
-    assert [peer.phase for peer in method.peers.values()] == [1, 1]
-    engine.begin_epoch(2)
-    students = [peer.student for peer in method.peers.values()]
-    optimizers = [optimizer.optimizer for optimizer in engine.optimizers.values()]
-    engine.set_mode(training=True)
-    engine.begin_epoch(3)
-    assert students == [peer.student for peer in method.peers.values()]
-    assert optimizers == [optimizer.optimizer for optimizer in engine.optimizers.values()]
-    assert not any(peer.training or peer.student.training for peer in method.peers.values())
-    assert all(isinstance(optimizer, torch.optim.AdamW) for optimizer in optimizers)
-
-
 def test_random_numbers_depend_on_their_name() -> None:
     names = [(1, "a"), (1, "b"), (2, "a"), (1, "a", 0), ("1", "a")]
     numbers = [derive(*name) for name in names]

@@ -10,11 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coft.core.table import Table
-from coft.images.batches import Source
-from coft.labelling.neighbours import NeighbourGraph, log_of, neighbour_count
-from coft.labelling.predictor import linear
-from coft.labelling.prior import correct_prior
 from coft.method.coft_settings import CoFTSettings, Phase1
 from coft.rivals import coft_labels, full_tuning
 from tests.coft.naive import without_prior, zero_shot_logits
@@ -57,20 +52,6 @@ def test_all_weights_train_and_models_differ(kind: str) -> None:
     for part in parts:
         first, second = (end[f"{name}.{part}"] for name in method.models)
         assert not torch.equal(first, start[f"model_1.{part}"]) and not torch.equal(first, second)
-
-
-@KINDS
-def test_each_model_has_its_own_batches_of_strong_views(kind: str) -> None:
-    method = make_tuning(kind)
-    method.engine.begin()
-    for epoch in (0, 1):
-        batches = list(method.engine.begin_epoch(epoch))
-        streams = {name: [Source(name, method.labels[name].index, 4)] for name in method.models}
-        expected_batches = method.engine.images.batches(["strong"], streams, 8, 1, kind.upper(), epoch)
-        for batch, expected in zip(batches, expected_batches, strict=True):
-            for name in method.models:
-                assert torch.equal(batch[name].views, expected[name].views)
-        assert not torch.equal(*(batches[0][name].index for name in method.models))
 
 
 @FULL
@@ -137,18 +118,6 @@ def test_self_training_with_labels_of_coft() -> None:
     assert labels_of(method) == expected
     assert [set(labels) for _, labels, _ in method.observer.labels] == [set(method.models)] * 2
     assert {request[:2] for request in images.requests} == {(2, (1, "labels", 0))}
-
-
-def test_propagated_labels_are_those_before_the_gaussians() -> None:
-    method: Any = make_tuning("SelfTraining", labels="propagated", label_views=1)
-    train(method, 1)
-    engine = method.engine
-    features: Table = engine.clip_features(1)
-    graph = NeighbourGraph(features, neighbour_count(COUNT, CLASSES))
-    logits = correct_prior(linear(features, engine.clip.zero_shot_text(), engine.clip.scale), 0.5)
-    corrected = correct_prior(log_of(graph.spread(logits)), 0.5)
-    expected = corrected.all().argmax(dim=1).tolist()
-    assert labels_of(method) == dict.fromkeys(method.models, expected)
 
 
 @pytest.mark.parametrize("min_steps", [1, 30, 100])
