@@ -39,7 +39,7 @@ from .verdict import (
 from .workspace import Workspace
 
 SLOW = ("processes", "environments")  # each case is a process or more
-SAMPLE_SIZES = {"paths": 3, "non-finite": 4, "folders": 3, "images": 6}  # default: 12
+SAMPLE_SIZES = {"paths": 3, "non-finite": 4, "images": 6}  # default: 12
 
 
 @pytest.fixture

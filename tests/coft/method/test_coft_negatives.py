@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coft.method import negatives
+from coft.method import negative_prompt, negatives
 from coft.method.negative_prompt import fit_negative
 from tests.coft import naive
 from tests.coft.toys import CLASSES, PARTNER, PEERS, begin_at, make_coft, train
@@ -71,6 +71,17 @@ def test_they_are_fitted_at_the_end(fits: list[Fit]) -> None:
             pixels = method.engine.images.pixels[trained_on.index]
             torch.testing.assert_close(end[0], averaged.features(pixels))
         assert not end[0].requires_grad
+
+
+def test_a_fit_to_many_labels_uses_a_sample_of_their_images(fits: list[Fit], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negative_prompt, "FIT_IMAGES", 8)
+    method = make_coft()
+    train(method)
+    for (features, label, *_), (name, peer) in zip(fits[-len(PEERS) :], method.peers.items(), strict=True):
+        with torch.no_grad():
+            pool = peer.inference_model(0.5, ["positive"]).features(method.engine.images.pixels)
+        images = torch.cdist(features, pool).argmin(dim=1)
+        assert len(images.unique()) == 8 and torch.equal(method.labels[name].label[images], label)
 
 
 @pytest.mark.usefixtures("label_each_epoch")

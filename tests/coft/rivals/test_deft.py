@@ -19,6 +19,7 @@ from coft.rivals.deft import (
     DeFTSettings,
     Phase1,
     Phase2,
+    draw_complement,
     drawn_dual_loss,
     keep_best,
     separation,
@@ -139,6 +140,12 @@ def test_the_drawn_dual_loss_equals_a_naive_loop() -> None:
     y, z = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([1, 0, 3, 2, 3, 2])
     expected = [-math.log(sigmoid(float(d[i, y[i]]))) - math.log(1 - sigmoid(float(d[i, z[i]]))) for i in range(6)]
     assert drawn_dual_loss(d, y, z).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_complement_is_uniform_over_the_other_classes() -> None:
+    z = draw_complement(torch.full((30_000,), 2), 5, torch.Generator().manual_seed(0))
+    share = torch.bincount(z, minlength=5) / 30_000
+    torch.testing.assert_close(share, torch.tensor([0.25, 0.25, 0.0, 0.25, 0.25]), atol=0.01, rtol=0)
 
 
 def test_the_dual_loss_trains_the_negative_prompt_and_not_the_encoder() -> None:
