@@ -164,7 +164,6 @@ def make_loss_nan(trainer: Any) -> None:
 # fault: how to cause it, on which rank, epochs completed before, part of the error line
 FAULTS: dict[str, tuple[Callable[[Any], None], int, int, str]] = {
     "in a step": (kill_in_a_step, 1, 3, "rank 0 of 2 has lost another process"),
-    "in labelling": (kill_in_labelling, 1, 2, "rank 0 of 2 has lost another process"),
     "while saving": (kill_while_saving, 0, 3, "rank 1 of 2 has lost another process"),
     "no number": (make_loss_nan, 1, 0, "of 2: peer_a: the loss is nan on rank 1 in epoch 1"),
 }
