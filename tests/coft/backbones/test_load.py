@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from clip import clip
 
 from coft.backbones import load as loading
-from coft.backbones.load import architecture, backbone_names, fingerprint, load_clip
+from coft.backbones.load import EMBEDDED, architecture, backbone_names, fingerprint, load_clip
 from coft.core.errors import UserError
 from tests.coft.backbones.references import Program
 from tests.conftest import make_clip
@@ -126,6 +128,27 @@ def test_files_that_are_no_clip_are_refused(tmp_path: Path, content: object, mes
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(UserError, match=rf"wrong\.pt: .*{message}"):
         load_clip(str(path))
+
+
+PATCHES = "visual.attnpool.positional_embedding"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "change", "message"),
+    [
+        ("resnet", lambda state: {PATCHES: state[PATCHES].new_zeros(6, 64)}, "make up no square"),
+        ("resnet", lambda state: {"visual.bn1.bias": state["visual.bn1.bias"].int()}, "do not make up a CLIP"),
+        ("embedded", lambda state: {"token_ids": state["token_ids"][:9]}, "differ in length"),
+        ("embedded", lambda state: {"token_ids": state["token_ids"].flip(0)}, "must be sorted"),
+    ],
+)
+def test_tensors_that_do_not_fit_together_are_refused(
+    backbone: str, change: Callable[..., Any], message: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    state = torch.load(EMBEDDED["embedded"] if backbone == "embedded" else checkpoints[backbone], weights_only=True)
+    torch.save(state | change(state), tmp_path / "file.pt")
+    with pytest.raises(UserError, match=rf"file\.pt: .*{message}"):
+        load_clip(str(tmp_path / "file.pt"))
 
 
 def test_a_pickle_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,26 @@ def describe(run: Path, **parts: Any) -> None:
     path.write_text(json.dumps(content))
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"classes": ["a", "b", "a"]},
+        {"inputs__size": 64},  # which the backbone does not read
+        {"inputs__std": [0, 0, 0]},
+        {"classifiers__0__encoder": 99},
+        {"encoders": ["x"]},
+        {"score": "x"},
+        {"members": [9, 9]},
+        {"precision": 5},
+    ],
+    ids=str,
+)
+def test_a_bad_value_in_a_description_is_refused(run: Path, part: dict[str, Any]) -> None:
+    describe(run, **part)
+    with pytest.raises(UserError, match=r"model\.json: is damaged \(.*\); copy it again"):
+        load(run)
+
+
 def change_classifiers(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {name: change(x) if name.startswith("classifiers") else x for name, x in tensors.items()}
 
@@ -53,6 +73,7 @@ def change_classifiers(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors]
         lambda tensors: {name: x.int() for name, x in tensors.items()},
         lambda tensors: {name: x[None] for name, x in tensors.items()},
         lambda tensors: {**tensors, "x": torch.zeros(1)},
+        lambda tensors: {**tensors, "encoders.77.x": torch.zeros(1)},
         lambda tensors: {},
         change_classifiers(lambda x: x[:, :5].contiguous()),
         change_classifiers(lambda x: x[:1].contiguous()),
