@@ -108,6 +108,8 @@ def choose_methods(names: Sequence[str], shots: Sequence[int]) -> list[Method]:
     if few := [count for count in shots if count < 1]:
         raise UserError(f"--shots {few[0]}: expected at least 1 labelled image of each class")
     for name in names:
+        if name in TRAINER_REGISTRY.registered_names() and name not in runnable():
+            raise UserError(f"--trainers {name}: there is no folder configs/trainers/{name}; make one, it may be empty")
         if name not in runnable():
             raise UserError(f"--trainers: unknown trainer {name!r}; {did_you_mean(name, runnable())}")
     methods: list[Method] = []

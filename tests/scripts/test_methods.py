@@ -28,6 +28,8 @@ def test_all_trainers_that_exist_by_default() -> None:
 
 
 def test_mistakes_in_rows_are_named() -> None:
+    with pytest.raises(UserError, match="no folder configs/trainers/ZeroshotCLIP2; make one"):
+        choose_methods(["ZeroshotCLIP2"], [1])
     with pytest.raises(UserError, match="unknown trainer 'CoFt'; did you mean 'CoFT'"):
         choose_methods(["CoFt"], [1])
     with pytest.raises(UserError, match="--shots 0"):
