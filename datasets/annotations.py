@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,10 @@ LAYOUT_ERRORS = (
     TypeError,
     ValueError,
 )  # raised for files of another layout
+
+
+READ_MAT = "import sys; from scipy.io import loadmat; loadmat(sys.argv[1], squeeze_me=True)"
+NO_CRASH = (0, 1)  # exit codes of Python: success, or an exception
 
 
 def read_lines(path: Path) -> list[list[str]]:
@@ -44,6 +50,10 @@ def read_mat(path: Path) -> dict[str, Any]:
 
     try:
         with open_file(path) as file:
+            # Some damaged files crash SciPy's reader, so another process reads the file first.
+            trial = subprocess.run([sys.executable, "-c", READ_MAT, path], capture_output=True, check=False)
+            if trial.returncode not in NO_CRASH:
+                raise ValueError("it is damaged")
             return loadmat(file, squeeze_me=True)
     except Exception as error:  # SciPy's reader raises many kinds of exceptions for damaged files
         raise UserError(f"{path} cannot be read as a MATLAB file ({error}); fetch it again") from error

@@ -16,6 +16,7 @@ from weights.pretrain import __main__ as command
     [
         (["embeded"], "unknown step 'embeded'; did you mean 'embedded'?"),
         (["--steps", "few"], "argument --steps: invalid int value: 'few'"),
+        (["embedded", "--steps", "5"], "--steps: would replace the CLIP of the recipe by one of a try"),
     ],
 )
 def test_mistakes_are_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

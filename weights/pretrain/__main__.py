@@ -50,6 +50,8 @@ def _run(argv: Sequence[str]) -> int:
     args = _arguments(argv)
     if unknown := [name for name in args.what if name not in STEPS]:
         raise UserError(f"unknown step {unknown[0]!r}; {did_you_mean(unknown[0], STEPS)}")
+    if args.steps and args.out.resolve() == (ROOT / "weights").resolve():
+        raise UserError("--steps: would replace the CLIP of the recipe by one of a try; give another --out")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     cache_dir = pretraining_cache()
