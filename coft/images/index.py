@@ -6,7 +6,6 @@ import hashlib
 import io
 import logging
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -63,42 +62,57 @@ def index_folder(folder: Path) -> list[Entry]:
     return entries
 
 
-def list_images(folder: Path, other_kinds: Counter[str] | None = None) -> Iterator[Entry]:
-    """Yield files with an image suffix below a folder. Each folder is listed once, even if links are circular.
+def list_images(
+    folder: Path,
+    other_kinds: Counter[str] | None = None,
+    listed: set[tuple[int, int]] | None = None,
+    shown: str = "",
+) -> Iterator[Entry]:
+    """Yield files with an image suffix below a folder by name, files before folders.
 
-    A subfolder that cannot be listed is yielded as an entry with a problem.
+    Each folder is listed once, even if links are circular. A subfolder that cannot be listed is yielded as an entry
+    with a problem.
 
     Args:
-        folder: Folder to search recursively.
+        folder: Folder to search recursively. Hidden files and folders are skipped.
         other_kinds: Counter to which image files of unsupported formats are added, by suffix.
+        listed: Folders that were listed before, by `identity`, to which those below `folder` are added.
+        shown: Name of the folder in the error message; default: its path.
 
     Raises:
         UserError: If `folder` itself cannot be listed.
     """
-    stack, seen = [(str(folder), "")], set()
+    stack, listed = [""], set() if listed is None else listed
     while stack:
-        path, prefix = stack.pop()
+        below = stack.pop()
+        path = folder / below
         try:
-            status = os.stat(path)  # noqa: PTH116
-            if (status.st_dev, status.st_ino) in seen:
+            if (this := identity(path)) in listed:
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            listed.add(this)
             with os.scandir(path) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if is_folder(entry):
-                        stack.append((entry.path, f"{prefix}{entry.name}/"))
-                        continue
-                    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
-                    if suffix in SUFFIXES:
-                        yield _entry_of(entry, prefix)
-                    elif suffix in UNREAD_SUFFIXES and other_kinds is not None:
-                        other_kinds[suffix] += 1
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+                children = sorted((entry.name, is_folder(entry)) for entry in visible)
         except OSError as error:
-            if not prefix:
-                raise UserError(f"folder {path} cannot be listed ({error.strerror}); check its permissions") from error
-            yield Entry(prefix.rstrip("/"), problem=f"the folder cannot be listed: {error.strerror}")
+            if not below:
+                where = shown or folder
+                raise UserError(f"folder {where} cannot be listed ({error.strerror}); check its permissions") from error
+            yield Entry(below, problem=f"the folder cannot be listed: {error.strerror}")
+            continue
+        prefix = f"{below}/" if below else ""
+        for name in (name for name, has_more in children if not has_more):
+            suffix = suffix_of(name)
+            if suffix in SUFFIXES:
+                yield Entry(prefix + name)
+            elif suffix in UNREAD_SUFFIXES and other_kinds is not None:
+                other_kinds[suffix] += 1
+        stack += [prefix + name for name, has_more in reversed(children) if has_more]
+
+
+def identity(folder: str | Path) -> tuple[int, int]:
+    """Return the device and inode of a folder, which identify it under any path."""
+    status = os.stat(folder)  # noqa: PTH116
+    return status.st_dev, status.st_ino
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -109,13 +123,9 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _entry_of(entry: os.DirEntry[str], prefix: str) -> Entry:
-    try:
-        status = entry.stat()
-    except OSError as error:  # a broken or circular link
-        return Entry(prefix + entry.name, problem=str(error.strerror))
-    problem = "" if stat.S_ISREG(status.st_mode) else "no plain file"  # reading a pipe might never end
-    return Entry(prefix + entry.name, problem=problem)
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file name in lower case."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
 def read_entry(folder: Path, entry: Entry) -> Entry:

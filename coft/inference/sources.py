@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from coft.core.errors import UserError
-from coft.images.index import UNREAD_SUFFIXES, is_folder
+from coft.images.index import identity, list_images, suffix_of
 from coft.images.reading import SUFFIXES
 
 LIST = "-"  # argument for a list on standard input
@@ -64,6 +65,9 @@ class Sources:
     def __iter__(self) -> Iterator[Source]:
         seen = Seen()
         self.unsupported.clear()
+        if self.exclude is not None:
+            with suppress(OSError):  # it does not exist yet
+                seen.folders.add(identity(self.exclude))
         named = chain.from_iterable(self._of(word, seen) for word in self.words)
         return (source for source in named if not self._left_out(source))
 
@@ -81,9 +85,9 @@ class Sources:
         return filter(seen.adds, [Source(word, path)] if path.exists() else self._matches(word))
 
     def _below(self, shown: str, folder: Path, seen: Seen) -> Iterator[Source]:
-        """Yield the images below a folder by name, files before folders. Each is listed once, even in a link loop.
+        """Yield the images below a folder that were not listed already.
 
-        A subfolder that cannot be listed is yielded in place of its images.
+        A subfolder that cannot be listed is yielded in place of its images: reading it reports the problem.
 
         Args:
             shown: Folder as the user wrote it.
@@ -93,32 +97,10 @@ class Sources:
         Raises:
             UserError: If the folder itself cannot be listed.
         """
-        stack = [(shown, str(folder))]
-        while stack:
-            name, path = stack.pop()
-            try:
-                folder_id = identity(path)
-                if folder_id in seen.folders or (self.exclude is not None and Path(path).resolve() == self.exclude):
-                    continue
-                seen.folders.add(folder_id)
-                with os.scandir(path) as entries:
-                    visible = [entry for entry in entries if not entry.name.startswith(".")]
-                    children = sorted((entry.name, is_folder(entry)) for entry in visible)
-            except OSError as error:
-                if name == shown:
-                    raise UserError(
-                        f"folder {name} cannot be listed ({error.strerror}); check its permissions"
-                    ) from error
-                yield Source(name, Path(path))  # reading it as an image reports the problem
-                continue
-            files = [entry for entry, has_more in children if not has_more]
-            suffixes = (os.path.splitext(entry)[1].lower() for entry in files)  # noqa: PTH122
-            self.unsupported.update(suffix for suffix in suffixes if suffix in UNREAD_SUFFIXES)
-            for entry in files:
-                if is_image(entry) and entry not in seen.files.get(folder_id, ()):
-                    yield Source(os.path.join(name, entry), Path(path, entry))  # noqa: PTH118
-            folders = [entry for entry, has_more in reversed(children) if has_more]
-            stack += [(os.path.join(name, entry), os.path.join(path, entry)) for entry in folders]  # noqa: PTH118
+        for entry in list_images(folder, self.unsupported, seen.folders, shown):
+            source = Source(os.path.join(shown, entry.path), folder / entry.path)  # noqa: PTH118
+            if entry.problem or not (seen.files and (_folder_of(source.path), source.path.name) in seen.files):
+                yield source
 
     def _matches(self, word: str) -> list[Source]:
         """Return the files that match a pattern."""
@@ -147,32 +129,32 @@ class Seen:
 
     Attributes:
         folders: Folders whose images were all listed, by device and inode.
-        files: Names of files that were listed individually, by their folder.
+        files: Files that were listed individually: their folder, and their name.
     """
 
     def __init__(self) -> None:
         self.folders: set[tuple[int, int]] = set()
-        self.files: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+        self.files: set[tuple[tuple[int, int], str]] = set()
 
     def adds(self, source: Source) -> bool:
         """Record a file; False if it was listed already, under any path. A link counts as a separate file."""
         name = source.path.name
-        try:
-            folder = identity(source.path.parent)
-        except (OSError, ValueError):
+        folder = _folder_of(source.path)
+        if folder is None:
             return True  # the folder is missing: reading the file reports that
-        if name in self.files[folder] or (folder in self.folders and is_image(name)):
+        if (folder, name) in self.files or (folder in self.folders and is_image(name)):
             return False
-        self.files[folder].add(name)
+        self.files.add((folder, name))
         return True
 
 
-def identity(folder: str | Path) -> tuple[int, int]:
-    """Return the device and inode of a folder, which identify it under any path."""
-    status = os.stat(folder)  # noqa: PTH116
-    return status.st_dev, status.st_ino
+def _folder_of(path: Path) -> tuple[int, int] | None:
+    try:
+        return identity(path.parent)
+    except (OSError, ValueError):
+        return None
 
 
 def is_image(name: str) -> bool:
     """Return whether a file of this name counts as an image when its folder is listed."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+    return not name.startswith(".") and suffix_of(name) in SUFFIXES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -98,11 +97,7 @@ def read_ahead(model: AdaptedModel, sources: Iterable[Source], count: int) -> It
 def view_or_problem(model: AdaptedModel, source: Source) -> Tensor | str:
     """Return the preprocessed image, shape (3, size, size), uint8, or the reason why it cannot be read."""
     try:
-        if not stat.S_ISREG(source.path.stat().st_mode):  # reading a pipe could block forever
-            return "no plain file"
         return model.view(source.path)
-    except OSError as error:
-        return str(error.strerror or error)
     except UnreadableImage as error:
         return error.problem
     except (MemoryError, ValueError) as error:
