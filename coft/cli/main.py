@@ -11,9 +11,9 @@ from typing import Any
 import coft
 from coft.core.errors import Parser, UserError, did_you_mean
 from coft.core.exit_codes import guarded
+from coft.core.experiment import require_finished
 from coft.core.paths import HOME, INSTALLED
 from coft.core.startup import configure_process
-from coft.report.finished import require_finished
 
 from .adapt import main as adapt
 

@@ -53,6 +53,14 @@ def in_a_line(error: BaseException, most: int = 160) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of torch means that a device, CPU or GPU, is out of memory."""
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("DefaultCPUAllocator", "out of memory"))
+    )
+
+
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, and give the same command again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or choose another place"),

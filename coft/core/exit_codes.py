@@ -9,8 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from .errors import UserError, in_a_line, remedy
-from .memory import is_out_of_memory
+from .errors import UserError, in_a_line, is_out_of_memory, remedy
 
 log = logging.getLogger(__name__)
 MISTAKE, INTERRUPTED = 2, 130

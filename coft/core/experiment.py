@@ -75,6 +75,20 @@ def has_results(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in RESULTS)
 
 
+def require_finished(folder: Path) -> None:
+    """Refuse a folder that holds no finished run.
+
+    Raises:
+        UserError: If the folder, its config or its summary is missing.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the output folder of a run")
+    if not (folder / "summary.json").is_file():
+        if not (folder / CONFIG).is_file():
+            raise UserError(f"{folder}: no {CONFIG} in it, so it is no run; give the output folder of one")
+        raise UserError(f"{folder}: the run is not finished (no summary.json); the same command goes on with it")
+
+
 def claim(cfg: Any, flag: str = "--output-dir") -> None:
     """Claim an output folder for an experiment, or confirm that it already belongs to this one.
 

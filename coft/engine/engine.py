@@ -22,10 +22,9 @@ from coft.inference.encoders import encode_images
 from coft.labelling.predictor import Predictor
 from coft.labelling.protocol import Batch, Encoders, Method
 
-from .memory_fallback import with_smaller_batches
 from .optimizers import Built, MakeOptimizer, PhasedOptimizer, PhasedScheduler, build, check_restored, light_optimizer
 from .pool import PoolEncoder
-from .runtime import Runtime
+from .runtime import Runtime, with_smaller_batches
 
 MAX_LOSS_VALUES = 4  # upper bound of the loss values that a step reports per model
 Losses = dict[str, float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import torch
@@ -14,10 +14,16 @@ from coft.backbones.backbone import ClassBackbone
 from coft.core.parallel import Parallel
 from coft.core.table import Table
 from coft.core.threads import prefetch
+from coft.core.world import World
 from coft.labelling.protocol import Method
 
-from .encoding import collect_features, encode_batches
 from .runtime import Runtime
+
+BLOCK = 32  # batches that a rank encodes between two collective operations
+MAX_FULL_PRECISION_BYTES = 1 << 30  # bytes up to which features keep their dtype; larger tables are stored in fp16
+
+Encode = Callable[[Tensor], Tensor]
+Rows = dict[str, Tensor]  # features by model
 
 
 class PoolEncoder:
@@ -78,7 +84,12 @@ class PoolEncoder:
         counts = dict.fromkeys(models, len(self.images)) if index is None else {n: len(i) for n, i in index.items()}
         with self.runtime.timed("labelling"), torch.no_grad(), self.runtime.autocast():
             batches = map(self._staged, prefetch(self._plain(models, index, num_views)))
-            return collect_features(encode_batches(models, batches, self.parallel), counts, self.world)
+            features = (self._encoded(models, batch) for batch in batches)
+            return collect_features(features, counts, self.world)
+
+    def _encoded(self, encoders: Mapping[str, Encode], images: Mapping[str, Tensor]) -> Rows:
+        """Encode a batch with several models in parallel, in the precision of the surrounding autocast."""
+        return self.parallel.map_without_gradients(lambda name: mean_features(encoders[name], images[name]), [*images])
 
     def _plain(
         self, models: Iterable[str], index: dict[str, Tensor] | None, num_views: int
@@ -106,3 +117,55 @@ class PoolEncoder:
     def _view_key(self) -> tuple[int | str, ...]:
         """Random key of the weak views that labels are predicted from. It is the same in every labelling."""
         return self.runtime.seed, "labels", 0
+
+
+def mean_features(encode: Encode, images: Tensor) -> Tensor:
+    """Return the features of images, averaged over views if there are several.
+
+    Logits and clean log-odds are linear in the features, so averaging features averages the views' logits and log-odds.
+
+    Args:
+        encode: Maps images (n, 3, size, size) to features (n, embed_dim).
+        images: Images. Shape (n, 3, size, size), or (n, num_views, 3, size, size).
+
+    Returns:
+        Features. Shape (n, embed_dim).
+    """
+    if images.dim() == 4:
+        return encode(images)
+    return encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(dim=1)
+
+
+def collect_features(parts: Iterator[Rows], counts: Mapping[str, int], world: World) -> Rows:
+    """Collect the features that all ranks encode on the main process, a few batches at a time.
+
+    Args:
+        parts: Features of this rank's images by model, batch by batch.
+        counts: Number of images over all ranks, by model.
+        world: Processes of the run. Each encodes its part of the images.
+
+    Returns:
+        Features by model on the CPU, shape (N, embed_dim) each; empty on all ranks but the main process.
+    """
+    tables: Rows = {}
+    starts = {name: [world.part(count, rank).start for rank in range(world.size)] for name, count in counts.items()}
+    more = True
+    while more:
+        block = list(islice(parts, BLOCK))
+        for name, count in counts.items():
+            features = [part[name].cpu() for part in block if name in part]
+            for rank, rows in enumerate(world.collect(torch.cat(features) if features else torch.empty(0, 0))):
+                if len(rows):
+                    if name not in tables:
+                        tables[name] = _empty_table(count, rows)
+                    start = starts[name][rank]
+                    tables[name][start : start + len(rows)] = rows
+                    starts[name][rank] += len(rows)
+        more = bool(world.sum(torch.tensor(len(block))))
+    return tables
+
+
+def _empty_table(count: int, rows: Tensor) -> Tensor:
+    size = count * rows.shape[1] * rows.dtype.itemsize
+    dtype = rows.dtype if size <= MAX_FULL_PRECISION_BYTES else torch.float16
+    return torch.empty(count, rows.shape[1], dtype=dtype)

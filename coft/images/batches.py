@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -108,7 +107,8 @@ class Views(Dataset):
             seed = derive(*self.key, image, before)
 
         def make() -> Tensor:
-            with _seeded(seed):
+            with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+                torch.default_generator.manual_seed(seed)
                 return self.view.rest(self.pool.prepared(image, self.view))
 
         return make() if self.kept is None else self.kept.get((self.kind, seed), make)
@@ -286,14 +286,3 @@ def endless_draws(name: str, index: Tensor, seed: int) -> Iterator[Draw]:
 def _collate(numbers: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> Tensor:
     """Return the stacked, normalized views of a batch, which may have fewer images than there are processes."""
     return numbers(torch.stack(list(views))) if views else torch.empty(0)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's CPU generator, which torchvision draws from, and restore its state afterwards."""
-    state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(state)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from coft.core.sanitize import some_of
 from coft.core.words import counted
+from coft.labelling.neighbours import nearest
 from coft.report.image_facts import centred_sample, evenly
 
 from . import names
@@ -23,7 +25,6 @@ from .curves import panels
 from .formatting import duration, number, percent, short
 from .groups import groups_by_class
 from .maps import Map, make_map
-from .outliers import unlike_the_rest
 from .run_folder import RunFolder
 from .summary import class_rows, columns, facts, figures, lead
 from .thumbnails import embed
@@ -42,6 +43,7 @@ FILES = (
     *("predictions.csv", "least_sure.csv", "unlike_rest.csv", "doubtful_names.csv", "test_predictions.csv"),
     *("pseudo_labels.csv", "metrics.csv", "summary.json", "log.txt"),
 )
+NEIGHBOURS = 20  # of images unlike the rest; with fewer, a few such images count as neighbours of each other
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -137,6 +139,27 @@ def measured(run: RunFolder) -> list[names.Signals]:
 def least_sure(run: RunFolder, count: int) -> pd.DataFrame:
     """Return the images with the lowest confidence, as rows of `RunFolder.images`."""
     return run.images[run.images["confidence"].notna()].nsmallest(count, "confidence")
+
+
+def unlike_the_rest(run: RunFolder, count: int) -> pd.DataFrame:
+    """Return the images that are least like others, by features of the frozen CLIP.
+
+    Args:
+        run: The run.
+        count: Number of images.
+
+    Returns:
+        Rows of `RunFolder.images`, the least alike first, with the column `likeness`: the mean cosine similarity with
+        the 20 nearest images. Only images whose features the run stored are compared. Empty if it stored none.
+    """
+    evidence = run.evidence
+    if evidence is None or len(evidence.sample) < 2:
+        return run.images.iloc[:0].assign(likeness=[])
+    features = F.normalize(torch.from_numpy(evidence.features.astype(np.float32)), dim=1)
+    number = torch.arange(len(features))
+    cosine, _ = nearest(features, features, min(NEIGHBOURS, len(features) - 1), number)
+    rows = run.images.iloc[evidence.sample].assign(likeness=cosine.mean(dim=1).numpy())
+    return rows.nsmallest(count, "likeness")
 
 
 def images_block(rows: pd.DataFrame, title: str, pictures: Pictures) -> list[Block]:

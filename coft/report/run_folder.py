@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from coft.core.errors import UserError
-from coft.core.experiment import IN_MEMORY, UNTRAINED_ENTRY
+from coft.core.experiment import IN_MEMORY, UNTRAINED_ENTRY, require_finished
 from coft.core.schemas import Anything, Record
 from coft.core.untrusted import MISSING, read_json, read_table, read_text
 from coft.core.words import counted
 from coft.report.image_facts import Evidence, read_evidence
 
-from .finished import require_finished
 from .formatting import common_folder, short
 
 WARNING = "Warning: "  # prefix of warnings in log.txt

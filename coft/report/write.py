@@ -12,8 +12,7 @@ from coft.core.exit_codes import as_user_error
 from coft.core.files import replacing, write_table
 
 from .names import suspects
-from .outliers import unlike_the_rest
-from .page import SHOWN_FIRST, least_sure, measured, page
+from .page import SHOWN_FIRST, least_sure, measured, page, unlike_the_rest
 from .run_folder import read_run
 
 log = logging.getLogger(__name__)

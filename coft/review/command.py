@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coft.core.errors import Parser, UserError
-from coft.report.finished import require_finished
+from coft.core.experiment import require_finished
 
 
 def make_parser(program: str, resolve: Callable[[str], Path]) -> Parser:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coft.core.parallel import Parallel
 from coft.core.table import Table
-from coft.engine import encoding
+from coft.engine import pool
 from coft.engine.runtime import Runtime
 from coft.inference.encoders import encode_images
 from coft.labelling.classifier import Classifier
@@ -106,7 +106,7 @@ def test_images_are_encoded_in_the_precision_of_the_run_and_timed() -> None:
 def test_a_large_table_of_features_is_stored_in_fp16_and_read_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     method = make_method(Models)
     full = method.engine.encode(method.encoders)
-    monkeypatch.setattr(encoding, "MAX_FULL_PRECISION_BYTES", COUNT * DIM * 4 - 1)
+    monkeypatch.setattr(pool, "MAX_FULL_PRECISION_BYTES", COUNT * DIM * 4 - 1)
     index = dict.fromkeys("ab", torch.arange(COUNT))
     half, selected = method.engine.encode(method.encoders), method.engine.encode_some(method.encoders, index)
     for name, table in full.items():
@@ -120,7 +120,7 @@ def test_a_large_table_of_features_is_stored_in_fp16_and_read_in_fp32(monkeypatc
 def test_the_block_size_changes_no_bit(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     method = make_method(Models)  # five batches
     whole = method.engine.encode(method.encoders)
-    monkeypatch.setattr(encoding, "BLOCK", block)
+    monkeypatch.setattr(pool, "BLOCK", block)
     for name, table in method.engine.encode(method.encoders).items():
         assert torch.equal(table.all(), whole[name].all())
 

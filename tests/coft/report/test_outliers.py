@@ -10,7 +10,7 @@ import torch
 
 from coft.core.table import Table
 from coft.report.image_facts import write_frozen
-from coft.report.outliers import NEIGHBOURS, unlike_the_rest
+from coft.report.page import NEIGHBOURS, unlike_the_rest
 from coft.report.run_folder import read_run
 
 from .runs import write_images, write_run

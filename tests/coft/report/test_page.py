@@ -17,8 +17,7 @@ from coft.core.errors import UserError
 from coft.report.curves import nice_range, panels
 from coft.report.formatting import percent
 from coft.report.names import Signals
-from coft.report.outliers import unlike_the_rest
-from coft.report.page import LIMIT, SHOWN_FIRST, measured, page
+from coft.report.page import LIMIT, SHOWN_FIRST, measured, page, unlike_the_rest
 from coft.report.run_folder import read_run
 from coft.report.summary import class_rows, figures
 from coft.report.write import write_report
