@@ -12,8 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -114,8 +115,21 @@ def share(text: str) -> float:
     return value
 
 
-def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
-    """Run the command and raise the user's mistakes as exceptions.
+def reported(command: Callable[..., int]) -> Callable[..., int]:
+    """Decorate a command: its log goes to standard error, where every error is reported as one line."""
+
+    @wraps(command)
+    def main(*args: Any) -> int:
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+        logging.getLogger("coft").setLevel(logging.INFO)
+        return guarded(lambda: command(*args), "interrupted")
+
+    return main
+
+
+@reported
+def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
+    """Run the command.
 
     Args:
         argv: Arguments of the command.
@@ -123,10 +137,8 @@ def command(argv: Sequence[str], program: str = "coft predict", resolve: Resolve
         resolve: Turns a path argument into a path.
 
     Returns:
-        The exit code.
-
-    Raises:
-        UserError: If an argument is wrong, or a file cannot be read or written.
+        The exit code: 0; 1 if files could not be moved, linked or put back; 2 for a mistake of the user; 130 for an
+        interrupt.
     """
     args = make_parser(program, resolve).parse_intermixed_args(argv)
     if args.undo:
@@ -296,32 +308,3 @@ def put_into_folder(sorter: Sorter, path: Path, row: Row) -> Row:
         target = ""
     top = row.pop("top")  # "top" stays last, since its values are the last columns of the CSV
     return row | {sorter.done: target, "top": top}
-
-
-def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
-    """Run the command and report every error as one line on standard error.
-
-    Args:
-        argv: Arguments of the command.
-        program: Name of the command in help and messages.
-        resolve: Turns a path argument into a path.
-
-    Returns:
-        The exit code: 0; 1 if files could not be moved, linked or put back; 2 for a mistake of the user; 130 for an
-        interrupt.
-    """
-    return run_command(lambda: command(argv, program, resolve))
-
-
-def run_command(work: Callable[[], int]) -> int:
-    """Run a command with its log on standard error, and report every error as one line.
-
-    Args:
-        work: The body of the command. Returns the exit code.
-
-    Returns:
-        The exit code.
-    """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("coft").setLevel(logging.INFO)
-    return guarded(work, "interrupted")

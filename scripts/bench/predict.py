@@ -24,7 +24,7 @@ from coft.core.errors import Parser
 from coft.inference.export.merging import Exported, parts_of
 from coft.inference.export.onnx_file import FILE, runner, write_onnx
 from coft.inference.model import AdaptedModel
-from coft.inference.predict import run_command
+from coft.inference.predict import reported
 from coft.inference.sources import Sources
 from coft.inference.store import load
 from coft.inference.stream import BATCH, predict_all
@@ -93,6 +93,7 @@ def rows(model: AdaptedModel, predictors: Predictors, images: int) -> list[list[
     return table
 
 
+@reported
 def measure() -> int:
     """Print the table. Returns the exit code."""
     parser = Parser(prog="scripts/bench.sh --predict", description="Measure a finished model's predictions.")
@@ -115,4 +116,4 @@ def measure() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(measure))
+    sys.exit(measure())

@@ -10,7 +10,7 @@ from pathlib import Path
 from coft.core.errors import Parser, UserError
 from coft.core.files import check_free
 from coft.inference.locate_model import find_model
-from coft.inference.predict import run_command
+from coft.inference.predict import reported
 from coft.inference.sources import LIST, Resolve, Sources
 
 from .export_options import DEFAULTS, PEERS, ExportOptions
@@ -58,8 +58,9 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
     return parser
 
 
-def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve = Path) -> int:
-    """Run the command and raise the user's mistakes as exceptions.
+@reported
+def main(argv: Sequence[str], program: str = "coft export", resolve: Resolve = Path) -> int:
+    """Run the command. After an error nothing is exported.
 
     Args:
         argv: Arguments of the command.
@@ -68,9 +69,6 @@ def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve 
 
     Returns:
         The exit code.
-
-    Raises:
-        UserError: If an argument is wrong, or a file cannot be read or written. In that case nothing is exported.
     """
     args = make_parser(program, resolve).parse_intermixed_args(argv)
     options = ExportOptions(args.to, args.peers or "", args.single, args.int8)
@@ -89,8 +87,3 @@ def command(argv: Sequence[str], program: str = "coft export", resolve: Resolve 
         log.info("%s", line)
     log.info("Exported to %s: %s", args.folder, ", ".join(sorted(path.name for path in args.folder.iterdir())))
     return 0
-
-
-def main(argv: Sequence[str], program: str = "coft export", resolve: Resolve = Path) -> int:
-    """Run the command, report every error as one line on standard error, and return the exit code."""
-    return run_command(lambda: command(argv, program, resolve))
