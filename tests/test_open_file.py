@@ -20,7 +20,7 @@ EXEMPT = {  # number of calls that open no external file, by module
     "coft/images/index.py": 1,  # in memory
     "coft/images/reading.py": 1,  # in memory
     "coft/review/app.py": 1,  # scripts and styles of the project
-    "coft/review/serve.py": 1,  # a browser
+    "coft/review/server.py": 1,  # a browser
     "scripts/bench/pool.py": 1,  # /proc
     "scripts/comparing/run.py": 1,  # a log that is written
     "scripts/getting/extract.py": 1,  # a file opened by open_file

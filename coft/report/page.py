@@ -20,10 +20,9 @@ from coft.labelling.neighbours import nearest
 from coft.report.image_facts import centred_sample, evenly
 
 from . import names
-from .blocks import Block, Pictures, Strip, strips_of
+from .blocks import Block, Pictures, Strip, groups_by_class, strips_of
 from .curves import panels
 from .formatting import duration, number, percent, short
-from .groups import groups_by_class
 from .maps import Map, make_map
 from .run_folder import RunFolder
 from .summary import class_rows, columns, facts, figures, lead

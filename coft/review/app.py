@@ -5,20 +5,24 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
 
 from coft.core.errors import UserError
+from coft.core.files import writing
+from coft.core.schemas import List, SchemaError, Text
+from coft.engine.class_names import BAR, Classes, given_classes, write_classes
 from coft.report.formatting import short
 from coft.report.page import TEMPLATES as REPORT
 from coft.report.page import environment
 from coft.report.thumbnails import small_picture
 
-from .draft import classes_from_draft, write_new
 from .rerun_command import command_with
 from .reviewed import PICTURES_PER_HALF, Reviewed
 from .zero_shot import ZeroShot, names_of
@@ -32,6 +36,8 @@ RESOURCES = {
 }
 SIDE, QUALITY = 144, 70  # longer side of a picture in pixels, and its WebP quality
 CACHE_SIZE = 4_000  # size of the picture cache
+MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # upper bounds: classes, names per class, characters per name
+SCHEMA = List(List(Text(LONGEST), 1, MOST_NAMES), 2, MOST_CLASSES)  # for each class its name, then its synonyms
 
 
 @dataclass(frozen=True)
@@ -142,8 +148,8 @@ class Review:
         shown_images, counts = reviewed.shown_images(), reviewed.counts()
         effect = self.zero_shot.effect(reviewed.classes)
         classes = [
-            {"names": list(names), "count": count, "images": shown_images[names[0]], "share": share}
-            for names, count, share in zip(names_of(reviewed.classes), counts, effect.shares, strict=True)
+            {"names": list(names), "count": number, "images": shown_images[names[0]], "share": share}
+            for names, number, share in zip(names_of(reviewed.classes), counts, effect.shares, strict=True)
         ]
         suggestions = [asdict(suggestion) for suggestion in reviewed.suggestions()]
         return {"classes": classes, "suggestions": suggestions}
@@ -195,3 +201,45 @@ def _parts(content: Any, *names: str) -> list[Any]:
     if not isinstance(content, dict) or set(content) != set(names):
         raise UserError(f"expected an object with {' and '.join(map(repr, names))} alone")
     return [content[name] for name in names]
+
+
+def classes_from_draft(content: Any, run_classes: Classes) -> Classes:
+    """Validate the classes that a page has sent, and return them.
+
+    Args:
+        content: List with a list of names for each class: its name, then its synonyms.
+        run_classes: Classes of the run. A class that keeps its name keeps its descriptions.
+
+    Raises:
+        UserError: If the content has another form, or if no classifier can be built from the names.
+    """
+    try:
+        SCHEMA.check(content, "classes")
+    except SchemaError as error:
+        raise UserError(str(error)) from error
+    if barred := [name for class_names in content for name in class_names if BAR in name]:
+        raise UserError(f"{barred[0]!r}: {BAR!r} separates synonyms; take it out of the name")
+    classes = given_classes([f" {BAR} ".join(class_names) for class_names in content])
+    names = set(classes.names)
+    descriptions = {name: sentences for name, sentences in run_classes.descriptions.items() if name in names}
+    return Classes(classes.names, classes.synonyms, descriptions)
+
+
+def write_new(folder: Path, classes: Classes) -> Path:
+    """Write classes to a new file in a run's folder: `classes-2.txt`, or the next free number. Returns the file.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    with writing(folder):
+        for number in count(2):
+            path = folder / f"classes-{number}.txt"
+            with suppress(FileExistsError):
+                path.open("x").close()
+                break
+        try:
+            write_classes(path, classes)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    return path

@@ -52,6 +52,6 @@ def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[s
     require_finished(args.run)
     if not os.access(args.run, os.W_OK):
         raise UserError(f"{args.run}: the classes cannot be saved in this folder; copy the run to another place")
-    from .serve import serve
+    from .server import serve
 
     return serve(args.run, args.port, browser=not args.no_browser)

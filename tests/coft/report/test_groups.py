@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coft.report.blocks import Pictures, strips_of
-from coft.report.groups import groups_by_class
+from coft.report.blocks import Pictures, groups_by_class, strips_of
 from coft.report.maps import confusion, moves
 
 CLASSES = ["cat", "dog", "nan"]

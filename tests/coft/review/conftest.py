@@ -11,8 +11,7 @@ import pytest
 
 from coft.review.app import Review
 from coft.review.reviewed import Reviewed, read_reviewed
-from coft.review.serve import zero_shot_of
-from coft.review.server import Server
+from coft.review.server import Server, zero_shot_of
 from coft.review.zero_shot import ZeroShot
 from tests.coft.report.runs import write_images
 

@@ -16,10 +16,10 @@ from coft.core.errors import UserError
 from coft.core.experiment import FILES, IN_MEMORY
 from coft.engine.class_names import Classes, read_classes
 from coft.report.names import Signals
-from coft.review.draft import classes_from_draft, write_new
+from coft.review.app import classes_from_draft, write_new
 from coft.review.rerun_command import command_with
 from coft.review.reviewed import read_reviewed
-from coft.review.serve import zero_shot_of
+from coft.review.server import zero_shot_of
 
 from .reviewed_runs import CLASSES, HOSTILE, PER_CLASS
 
