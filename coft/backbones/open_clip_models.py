@@ -21,8 +21,8 @@ from coft.backbones.architecture import (
 )
 from coft.backbones.open_clip_names import FROZEN_STAGES, Source, source_of
 from coft.backbones.open_clip_text import check_text, tokenizer_of
-from coft.core.data_settings import INTERPOLATIONS
 from coft.core.errors import UserError, first_line
+from coft.core.run_settings import INTERPOLATIONS
 from coft.core.tensors import FLOATS, WHOLE, Array, load_safetensors, load_saved
 
 DROPOUT_RATE_ATTRIBUTES = (

@@ -9,9 +9,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from coft.core.data_settings import INTERPOLATIONS
 from coft.core.errors import UserError
 from coft.core.experiment import CONFIG, plain
+from coft.core.run_settings import INTERPOLATIONS
 from coft.core.schemas import Anything, List, Number, PathText, Record, SchemaError, Text, mapping, numbers, whole
 from coft.core.untrusted import read_json
 

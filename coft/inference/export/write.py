@@ -20,12 +20,11 @@ from coft.inference.model import AdaptedModel
 
 from . import onnx_file
 from .card import card
-from .comparing import Lines, choose_peers, describe_accuracy, describe_agreement, peers_phrase
 from .export_options import ExportOptions
 from .head import predict_with_frozen_encoder, write_head
 from .merging import Exported, parts_of
 from .open_clip_folder import require_plain, write_open_clip
-from .sample import Sample, agreement
+from .sample import Lines, Sample, agreement, choose_peers, describe_accuracy, describe_agreement, peers_phrase
 
 HEAD = "`head.safetensors`: vectors of the classes (`weight`), and of the clean log-odds (`clean`) if there are any"
 
