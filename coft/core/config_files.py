@@ -64,11 +64,6 @@ def read_config(flag: str, path: str) -> dict[Any, Any]:
 
 
 def _text(flag: str, file: Path) -> str:
-    """Read a config file as text.
-
-    Raises:
-        UserError: If it is missing, has no suffix of YAML, is too large, or is not UTF-8.
-    """
     if file.suffix not in SUFFIXES:
         raise UserError(f"{flag} {file}: a config is YAML and its name ends in {' or '.join(SUFFIXES)}; rename it")
     if not file.is_file():

@@ -167,14 +167,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _open_special(path: Path) -> int:
-    """Open a pipe or a device for writing. Wait up to `PATIENCE` seconds for a reader of a pipe.
-
-    Returns:
-        The file descriptor.
-
-    Raises:
-        OSError: If it cannot be opened, or the pipe has no reader.
-    """
+    """Open a pipe or a device for writing. Wait up to `PATIENCE` seconds for a reader of a pipe."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -203,11 +196,7 @@ def _of_system(path: Path) -> bool:
 
 
 def _is_special(path: Path) -> bool:
-    """Return whether a path is a special file, which must not be replaced.
-
-    Raises:
-        OSError: If it is a folder or a block device.
-    """
+    """Return whether a path is a special file, which must not be replaced. Refuse folders and block devices."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -250,6 +239,14 @@ def write_table(table: Any, path: Path, **options: Any) -> None:
     """
     with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table.to_csv(UnixLines(file), index=False, lineterminator=CSV_END, **options)
+
+
+def write_or_remove(table: Any, path: Path, **options: Any) -> None:
+    """Write a DataFrame as CSV, see `write_table`; without rows, remove the file instead."""
+    if len(table):
+        write_table(table, path, **options)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class UnixLines:

@@ -166,12 +166,7 @@ def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _unique(rows: Mapping[str, list[str]], source: str) -> Classes:
-    """Parse rows, each with the bar-separated names of a class and then its sentences, and check the names.
-
-    Args:
-        rows: The rows, by their place for error messages, such as "line 3".
-        source: Origin of the rows, for error messages.
-    """
+    """Parse rows by place, such as "line 3": bar-separated names of a class, then its sentences. Check the names."""
     classes, places = Classes([]), dict[str, str]()
     for place, (text, *sentences) in rows.items():
         name, *synonyms = (part.replace(MARK, "").strip() for part in text.split(BAR))

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from coft.core.files import write_table
+from coft.core.files import write_or_remove, write_table
 from coft.core.progress import bar, user_log
 from coft.core.threads import prefetch
 from coft.core.words import counted
@@ -70,7 +70,7 @@ def write_skipped(folder: Path | None, broken: Sequence[tuple[str, str]]) -> Non
         broken: Path and problem of each skipped file.
     """
     if folder:
-        write_rows(folder / "skipped.csv", ["path", "problem"], broken)
+        write_or_remove(pd.DataFrame(broken, columns=["path", "problem"]), folder / "skipped.csv")
     if broken:
         where = f"see {folder / 'skipped.csv'}" if folder else f"such as {broken[0][0]} ({broken[0][1]})"
         log.warning("Skipped %s that cannot be read: %s", counted(len(broken), "file"), where)
@@ -90,17 +90,9 @@ def write_duplicates(folder: Path | None, digest_of: Mapping[str, str]) -> None:
         groups.setdefault(digest, []).append(path)
     duplicates = [group for group in groups.values() if len(group) > 1]
     if folder:
-        rows = [[str(number), path] for number, group in enumerate(duplicates, 1) for path in group]
-        write_rows(folder / "duplicates.csv", ["group", "path"], rows)
+        rows = [(str(number), path) for number, group in enumerate(duplicates, 1) for path in group]
+        write_or_remove(pd.DataFrame(rows, columns=["group", "path"]), folder / "duplicates.csv")
     if duplicates:
         copies = counted(len(digest_of) - len(groups), "image is a copy", "images are copies")
         see = ": see duplicates.csv" if folder else ""
         user_log.info("%s of another one and not used in training%s", copies, see)
-
-
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write rows as CSV. If there are none, remove the file instead."""
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    write_table(pd.DataFrame(rows, columns=list(header)), path)

@@ -88,14 +88,6 @@ class Sources:
         """Yield the images below a folder that were not listed already.
 
         A subfolder that cannot be listed is yielded in place of its images: reading it reports the problem.
-
-        Args:
-            shown: Folder as the user wrote it.
-            folder: Path of the folder.
-            seen: Files and folders that were listed already. Folders are added to it.
-
-        Raises:
-            UserError: If the folder itself cannot be listed.
         """
         for entry in list_images(folder, self.unsupported, seen.folders, shown):
             source = Source(os.path.join(shown, entry.path), folder / entry.path)  # noqa: PTH118

@@ -78,7 +78,12 @@ def read_ahead(model: AdaptedModel, sources: Iterable[Source], count: int) -> It
     """
 
     def read(source: Source) -> tuple[Source, Tensor | str]:
-        return source, view_or_problem(model, source)
+        try:
+            return source, model.view(source.path)
+        except UnreadableImage as error:
+            return source, error.problem
+        except (MemoryError, ValueError) as error:
+            return source, f"{type(error).__name__}: {error}"
 
     waiting: deque[Future[tuple[Source, Tensor | str]]] = deque()
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as threads:
@@ -92,13 +97,3 @@ def read_ahead(model: AdaptedModel, sources: Iterable[Source], count: int) -> It
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def view_or_problem(model: AdaptedModel, source: Source) -> Tensor | str:
-    """Return the preprocessed image, shape (3, size, size), uint8, or the reason why it cannot be read."""
-    try:
-        return model.view(source.path)
-    except UnreadableImage as error:
-        return error.problem
-    except (MemoryError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"

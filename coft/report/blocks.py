@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -121,19 +121,6 @@ NOTES = {
 }
 
 
-@dataclass(frozen=True)
-class Group:
-    """Group of images of a class.
-
-    Attributes:
-        kind: A key of `KINDS`.
-        indices: Rows in the table of images, in display order.
-    """
-
-    kind: str
-    indices: list[int]
-
-
 def _kept_out(images: pd.DataFrame) -> pd.DataFrame:
     """Select images whose pseudo-label the filter kept for neither peer, the lowest p_clean first."""
     kept_out = images[(images["kept_for"] == "") & (images["pseudo_label"] != "")]
@@ -163,35 +150,36 @@ KINDS: dict[str, tuple[tuple[str, ...], Select]] = {  # required columns and sel
 }
 
 
-def groups_by_class(images: pd.DataFrame) -> dict[str, list[Group]]:
+def groups_by_class(images: pd.DataFrame) -> dict[str, dict[str, list[int]]]:
     """Return the groups of each class by its name, with the classes at the end of the run. Empty groups are left out.
+
+    A group is a list of rows in the table of images, in display order, by its kind, a key of `KINDS`.
 
     Args:
         images: Table of images, as in `RunFolder`. Ties keep the order of the rows.
     """
-    groups: dict[str, list[Group]] = {}
+    groups: dict[str, dict[str, list[int]]] = {}
     for kind, (needed, select) in KINDS.items():
         if all(column in images for column in needed):
             selected = select(images)  # faster for all classes at once
             for name, positions in selected.groupby("class", sort=False).indices.items():
-                groups.setdefault(str(name), []).append(Group(kind, selected.index[positions].tolist()))
+                groups.setdefault(str(name), {})[kind] = selected.index[positions].tolist()
     return groups
 
 
-def strips_of(groups: Sequence[Group], limit: int, pictures: Pictures) -> list[Strip]:
+def strips_of(groups: Mapping[str, Sequence[int]], limit: int, pictures: Pictures) -> list[Strip]:
     """Return the groups of a class as rows of pictures. No image is shown among both the surest and the least sure.
 
     Args:
-        groups: Groups of one class.
+        groups: Groups of one class, by kind.
         limit: Maximum number of pictures per group.
         pictures: Factory of the pictures.
     """
     shown: set[int] = set()
     strips = []
-    for group in groups:
-        indices = [index for index in group.indices if group.kind != LEAST_SURE or index not in shown][:limit]
-        shown |= set(indices) if group.kind == SUREST else set()
+    for kind, group in groups.items():
+        indices = [index for index in group if kind != LEAST_SURE or index not in shown][:limit]
+        shown |= set(indices) if kind == SUREST else set()
         if indices:
-            shown_pictures = [pictures.of_image(index, group.kind) for index in indices]
-            strips.append(Strip(group.kind, shown_pictures, len(group.indices)))
+            strips.append(Strip(kind, [pictures.of_image(index, kind) for index in indices], len(group)))
     return strips

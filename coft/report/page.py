@@ -224,7 +224,7 @@ def gallery(run: RunFolder, pictures: Pictures, first: Sequence[int]) -> list[Bl
     order = sorted(range(len(classes)), key=lambda label: (label not in first, -counts[label]))
     shown = sorted(order[:GALLERY])
     by_class = groups_by_class(images)
-    groups = {label: by_class.get(classes[label], []) for label in shown}
+    groups = {label: by_class.get(classes[label], {}) for label in shown}
     per_group = max(2, min(PICTURES_PER_GROUP, GALLERY_PICTURES // max(1, sum(map(len, groups.values())))))
     return [
         Block(short(classes[label]), f"class-{label}", strips_of(groups[label], per_group, pictures), [], counts[label])

@@ -47,11 +47,6 @@ class Figure:
     meaning: str
     before: float | None = None
 
-    @property
-    def value(self) -> str:
-        """Share as a percentage."""
-        return percent(self.share)
-
 
 @dataclass(frozen=True)
 class ClassRow:

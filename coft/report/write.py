@@ -9,7 +9,7 @@ import pandas as pd
 
 from coft.core.errors import UserError
 from coft.core.exit_codes import as_user_error
-from coft.core.files import replacing, write_table
+from coft.core.files import replacing, write_or_remove
 
 from .names import suspects
 from .page import SHOWN_FIRST, least_sure, measured, page, unlike_the_rest
@@ -50,10 +50,7 @@ def write_report(folder: Path) -> Path:
         DOUBTFUL: pd.DataFrame(doubtful, columns=["class", "reasons"]),
     }
     for name, table in lists.items():
-        if len(table):
-            write_table(table, folder / name, float_format="%.6f")
-        else:
-            (folder / name).unlink(missing_ok=True)
+        write_or_remove(table, folder / name, float_format="%.6f")
     content = page(run, signals, unlike)
     with replacing(folder / NAME) as draft:
         draft.write_bytes(content)

@@ -145,7 +145,7 @@ class Review:
     def state(self) -> dict[str, Any]:
         """Return the classes with names, counts, images and shares, and the suggestions."""
         reviewed = self.reviewed
-        shown_images, counts = reviewed.shown_images(), reviewed.counts()
+        shown_images, counts = reviewed.shown_images(), reviewed.run.counts
         effect = self.zero_shot.effect(reviewed.classes)
         classes = [
             {"names": list(names), "count": number, "images": shown_images[names[0]], "share": share}

@@ -65,11 +65,6 @@ class Reviewed:
         spread = [rows[evenly(len(rows), SHOWN)].tolist() for rows in by_class]
         return dict(zip(self.classes.names, spread, strict=True))
 
-    def counts(self) -> list[int]:
-        """Return the number of images of each class at the end of the run, by label."""
-        counts = self.run.images["class"].value_counts()
-        return [int(counts.get(name, 0)) for name in self.classes.names]
-
     def suggestions(self) -> list[Suggestion]:
         """Return suggestions for classes that may be wrong: suspicious names first, then classes with few images."""
         signals, class_names, suggestions = measured(self.run), self.classes.names, list[Suggestion]()
@@ -77,7 +72,7 @@ class Reviewed:
         of_two_kinds = [class_names[suspect.label] for suspect in suspects if names.TWO_KINDS in suspect.reasons]
         for suspect in suspects:
             suggestions += _suggest(suspect, class_names, of_two_kinds)
-        counts = self.counts()
+        counts = self.run.counts
         for label in names.rare(np.array(counts)):
             text = f"“{class_names[label]}” has {counts[label]} of {sum(counts):,} images."
             suggestions.append(Suggestion(label, -1, text))
@@ -110,10 +105,7 @@ class Reviewed:
 def _suggest(suspect: names.Suspect, class_names: list[str], of_two_kinds: list[str]) -> list[Suggestion]:
     """Return suggestions to rename, merge or split a suspicious class. Other reasons give no suggestion.
 
-    Args:
-        suspect: The class.
-        class_names: Names of all classes.
-        of_two_kinds: Names of classes that may be two kinds; the images of a badly named class may be in one of them.
+    The images of a badly named class may be in one of those `of_two_kinds`.
     """
     label, rival, name = suspect.label, suspect.signals.rival, class_names[suspect.label]
     elsewhere = [f"“{other}”" for other in of_two_kinds if other != name]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from clip import clip
 
@@ -39,12 +38,6 @@ def licence_of(backbone: str) -> str:
     return LICENCES.get(backbone, "not known here; see where it is from")
 
 
-def accuracies(results: Mapping[str, Any]) -> list[str]:
-    """Return a line with the run's test accuracy; no line if it was not measured."""
-    accuracy = results.get("accuracy_test")
-    return [f"{accuracy:.1f} % of the test images, by the run's model"] if isinstance(accuracy, (int, float)) else []
-
-
 def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export_lines: Sequence[str]) -> str:
     """Return the model card as Markdown.
 
@@ -57,7 +50,9 @@ def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export
     """
     about = model.about
     classes = ", ".join(map(escaped, model.classes))
-    measured = [*accuracies(about.get("results", {})), *export_lines] or ["nothing"]
+    accuracy = about.get("results", {}).get("accuracy_test")
+    of_run = [] if accuracy is None else [f"{accuracy:.1f} % of the test images, by the run's model"]
+    measured = [*of_run, *export_lines] or ["nothing"]
     settings = [f"`{key}` = `{value!r}`" for key, value in about.get("not_default", {}).items()] or ["none"]
     labels = about.get("labels_used", 0)
     trainer, data = (escaped(str(about.get(key, "unknown"))) for key in ("trainer", "dataset"))

@@ -57,24 +57,20 @@ def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
     tensors = {name: value.contiguous().clone() for name, value in clip_model.state_dict().items()}
     save_file(tensors, folder / FILES[0], metadata={"format": "pt"})
     (folder / FILES[0]).chmod(0o644)
-    config = {"model_cfg": model_config(model), "preprocess_cfg": preprocess_config(model)}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    write_head(model, part, folder)
-    content = {"classes": model.classes, "templates": model.templates}
-    (folder / "classes.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    check(clip_model, folder, model.inputs.size)
-
-
-def preprocess_config(model: AdaptedModel) -> dict[str, Any]:
-    """Return the `preprocess_cfg` of open_clip."""
     inputs = model.inputs
-    return {
+    preprocessing = {
         "size": [inputs.size, inputs.size],
         "mean": list(inputs.mean),
         "std": list(inputs.std),
         "interpolation": inputs.interpolation,
         "resize_mode": "shortest",
     }
+    config = {"model_cfg": model_config(model), "preprocess_cfg": preprocessing}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_head(model, part, folder)
+    content = {"classes": model.classes, "templates": model.templates}
+    (folder / "classes.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    check(clip_model, folder, inputs.size)
 
 
 def model_config(model: AdaptedModel) -> dict[str, Any]:

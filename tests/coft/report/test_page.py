@@ -286,7 +286,7 @@ def test_figures_equal_a_naive_loop(run: Path) -> None:
         assert row.texts["Kept"] == percent(sum(r["kept_for"] != "" for r in members) / len(members))
         assert row.texts["Peers disagree"] == percent(sum(r["peer_a"] != r["peer_b"] for r in members) / len(members))
         assert row.texts["Accuracy"] == percent(sum(correct) / len(correct))
-    values = {figure.title: figure.value for figure in figures(finished)}
+    values = {figure.title: percent(figure.share) for figure in figures(finished)}
     assert values["Peers agree"] == percent(sum(r["peer_a"] == r["peer_b"] for r in records) / len(records))
     assert values["Changed"] == percent(sum(r["zero_shot"] != r["class"] for r in records) / len(records))
     assert values["Labels kept"] == percent(sum(r["kept_for"] != "" for r in records) / len(records))

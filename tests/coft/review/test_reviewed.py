@@ -34,7 +34,7 @@ def names(**other: list[str]) -> list[list[str]]:
 def test_a_review_has_classes_images_and_suggestions(run_folder: Path) -> None:
     reviewed = read_reviewed(run_folder)
     assert reviewed.classes == CLASSES and reviewed.notices == []
-    assert reviewed.counts() == [PER_CLASS, PER_CLASS, PER_CLASS, PER_CLASS, 0]
+    assert reviewed.run.counts == [PER_CLASS, PER_CLASS, PER_CLASS, PER_CLASS, 0]
     shown = reviewed.shown_images()
     assert len(shown["sea"]) == 12 and all(PER_CLASS <= row < 2 * PER_CLASS for row in shown["sea"])
     assert shown["fog"] == []
