@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,16 @@ class Run:
     def _made(self) -> Adapted:
         write_skipped(self.folder, self.image_set.skipped)
         write_duplicates(self.folder, dict(zip(self.image_set.names, self.image_set.digests, strict=True)))
-        session = self.session = Session(self.cfg, self.spec, self._task(), self.folder, self._context())
-        fit(session, self._resume(), self._ended)
+        unknown, described = Diagnostics(torch.full((len(self.images),), -1)), self.classes.descriptions
+        task = Task(self.classes, GENERIC, images=self.images, diagnostics=unknown, descriptions=described)
+        optim = self.cfg.OPTIM
+        rates = {"lr": optim.LR, "momentum": optim.MOMENTUM, "weight_decay": optim.WEIGHT_DECAY}
+        context = DriverContext(make_light=partial(light_optimizer, **rates), started=self.started)
+        session = self.session = Session(self.cfg, self.spec, task, self.folder, context)
+        done = state.restore(self.folder, session) if self.folder else 0
+        if done and self.folder and session.log:
+            session.log.resume(done, self.folder)
+        fit(session, done, self._ended)
         model = session.model(test_images=len(self.image_set), settings=self.cfg.tree())
         assert model is not None
         result = Adapted(model, self._labels(model), self.folder)
@@ -193,22 +202,6 @@ class Run:
         doubtful = report_names(self.folder)
         report_estimate(float(labels["confidence"].mean()), self.session.calibrated, doubtful)
         report_next(self.folder, following if self.folder else ())
-
-    def _task(self) -> Task:
-        unknown = Diagnostics(torch.full((len(self.images),), -1))
-        described = self.classes.descriptions
-        return Task(self.classes, GENERIC, images=self.images, diagnostics=unknown, descriptions=described)
-
-    def _context(self) -> DriverContext:
-        optim = self.cfg.OPTIM
-        rates = {"lr": optim.LR, "momentum": optim.MOMENTUM, "weight_decay": optim.WEIGHT_DECAY}
-        return DriverContext(make_light=lambda parameters: light_optimizer(parameters, **rates), started=self.started)
-
-    def _resume(self) -> int:
-        done = state.restore(self.folder, self.session) if self.folder else 0
-        if done and self.folder and self.session.log:
-            self.session.log.resume(done, self.folder)
-        return done
 
     def _ended(self, epoch: int) -> None:
         method, log_of_run = self.session.method, self.session.log

@@ -87,7 +87,9 @@ def as_user_error(error: Exception) -> UserError | None:
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError):
-        return of_system(error)
+        place = error.filename if error.filename is not None else "a file"
+        name = os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else str(place)
+        return UserError(f"{name}: {error.strerror or error or type(error).__name__}; {remedy(error)}")
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         return UserError(NO_MEMORY)
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
@@ -98,10 +100,3 @@ def as_user_error(error: Exception) -> UserError | None:
     if message.startswith("Symlink loop from"):  # before Python 3.13
         return UserError(f"{message}; give a path that ends at a file or folder")
     return next((UserError(line) for words, line in SYSTEM_ERROR_HINTS.items() if words in message), None)
-
-
-def of_system(error: OSError) -> UserError:
-    """Convert an error of the operating system to a UserError that names the file and a remedy."""
-    place = error.filename if error.filename is not None else "a file"
-    name = os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else str(place)
-    return UserError(f"{name}: {error.strerror or error or type(error).__name__}; {remedy(error)}")

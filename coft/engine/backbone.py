@@ -89,8 +89,3 @@ def forward_type(precision: str, device: torch.device) -> torch.dtype | None:
         dtype = None
     log.info("Precision: %s", precision if dtype else "fp32")
     return dtype
-
-
-def precision_of(dtype: torch.dtype | None) -> str:
-    """Return the name of a dtype of the forward pass."""
-    return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

@@ -114,7 +114,11 @@ class Engine:
         """
         method = self.method
         method.epoch, self.phase = epoch, method.phase(epoch)
-        self._enter(self.phase)
+        late = [o for o in self.optimizers.values() if isinstance(o, PhasedOptimizer) and o.phase != self.phase]
+        if late:
+            method.enter(self.phase)
+        for optimizer in late:
+            optimizer.enter(self.phase)
         self.decide(partial(method.prepare, epoch))
         if method.restarts(epoch):
             for optimizer in self.optimizers.values():
@@ -124,13 +128,6 @@ class Engine:
             name: labels.log_frequency(len(self.clip.classnames)) for name, labels in method.labels.items()
         }
         return self.batches()
-
-    def _enter(self, phase: int) -> None:
-        late = [o for o in self.optimizers.values() if isinstance(o, PhasedOptimizer) and o.phase != phase]
-        if late:
-            self.method.enter(phase)
-        for optimizer in late:
-            optimizer.enter(phase)
 
     def batches(self) -> Sequence[Any]:
         """Return the batches of the current epoch."""

@@ -157,15 +157,10 @@ def collect_features(parts: Iterator[Rows], counts: Mapping[str, int], world: Wo
             for rank, rows in enumerate(world.collect(torch.cat(features) if features else torch.empty(0, 0))):
                 if len(rows):
                     if name not in tables:
-                        tables[name] = _empty_table(count, rows)
+                        small = count * rows.shape[1] * rows.dtype.itemsize <= MAX_FULL_PRECISION_BYTES
+                        tables[name] = torch.empty(count, rows.shape[1], dtype=rows.dtype if small else torch.float16)
                     start = starts[name][rank]
                     tables[name][start : start + len(rows)] = rows
                     starts[name][rank] += len(rows)
         more = bool(world.sum(torch.tensor(len(block))))
     return tables
-
-
-def _empty_table(count: int, rows: Tensor) -> Tensor:
-    size = count * rows.shape[1] * rows.dtype.itemsize
-    dtype = rows.dtype if size <= MAX_FULL_PRECISION_BYTES else torch.float16
-    return torch.empty(count, rows.shape[1], dtype=dtype)

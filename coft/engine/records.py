@@ -1,4 +1,4 @@
-"""Writers of a run's records: metrics by epoch, curves, pseudo-labels, and the table of results."""
+"""Writers of a run's records: metrics by epoch, curves, and the table of results."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
-from torch import Tensor
 
 from coft.core.files import replacing, write_table
 from coft.core.untrusted import MISSING, read_text
@@ -101,32 +100,6 @@ def _typed(row: Mapping[str, str]) -> Row:
     numbers = {key: float(value) for key, value in row.items() if value and key != "stage"}
     whole = {key: int(numbers[key]) for key in WHOLE if key in numbers}
     return {**numbers, **whole, "stage": row["stage"]}
-
-
-def write_pseudo_labels(
-    path: Path,
-    paths: Sequence[str],
-    classnames: Sequence[str],
-    labels: Tensor,
-    columns: Mapping[str, Tensor],
-    kept_for: Mapping[str, Tensor],
-) -> None:
-    """Write `pseudo_labels.csv`: path, class, further columns, and the peers for which the label is kept.
-
-    Args:
-        path: The CSV file.
-        paths: Paths of the image files.
-        classnames: Class names by label.
-        labels: Pseudo-labels. Shape (N,).
-        columns: Further numbers per image, by column name, such as confidence and p_clean. Shape (N,) each.
-        kept_for: By peer, whether the peer is trained on the label of each image. Shape (N,) each, bool.
-    """
-    table = pd.DataFrame({"path": list(paths), "class": [classnames[i] for i in labels.tolist()]})
-    for name, values in columns.items():
-        table[name] = values.double().round(decimals=6).numpy()
-    flags = [[who if kept else "" for kept in keep.tolist()] for who, keep in kept_for.items()]
-    table["kept_for"] = ["+".join(filter(None, names)) for names in zip(*flags, strict=True)]
-    write_table(table, path)
 
 
 def import_matplotlib() -> None:

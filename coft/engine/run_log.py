@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-from coft.core.files import replacing
+from coft.core.files import replacing, write_table
 from coft.core.sanitize import some_of
 from coft.core.untrusted import open_file
 from coft.core.world import SINGLE_PROCESS, World
@@ -23,7 +24,7 @@ from coft.report.image_facts import FOLDER as REPORT
 from coft.report.image_facts import PEERS, write_peers
 
 from .diagnostics import Diagnostics
-from .records import STAGES, History, Row, plot_curves, results_table, write_pseudo_labels
+from .records import STAGES, History, Row, plot_curves, results_table
 
 log = logging.getLogger(__name__)
 PSEUDO_LABELS = "pseudo_labels.csv"
@@ -176,9 +177,13 @@ class RunLog(Observer):
         label = torch.where(first.confidence >= second.confidence, first.label, second.label)
         columns = {"confidence": torch.maximum(first.confidence, second.confidence)}
         columns |= {f"p_clean_{name[-1]}": each.p_clean(label) for name, each in predictions.items()}
-        kept_for = {name: each.keep & (each.label == label) for name, each in labels.items()}
-        path = self.folder / PSEUDO_LABELS
-        write_pseudo_labels(path, self.paths, self.classnames, label, columns, kept_for)
+        table = pd.DataFrame({"path": list(self.paths), "class": [self.classnames[i] for i in label.tolist()]})
+        for name, values in columns.items():
+            table[name] = values.double().round(decimals=6).numpy()
+        kept_for = {name: (each.keep & (each.label == label)).tolist() for name, each in labels.items()}
+        flags = [[name if kept else "" for kept in keep] for name, keep in kept_for.items()]
+        table["kept_for"] = ["+".join(filter(None, names)) for names in zip(*flags, strict=True)]
+        write_table(table, self.folder / PSEUDO_LABELS)
 
 
 def copy_labels(source: Path, target: Path) -> None:

@@ -38,7 +38,7 @@ from coft.inference.store import portable_name, save
 from coft.labelling.protocol import Method, Observer
 from coft.report.image_facts import write_frozen
 
-from .backbone import forward_type, load_backbone, precision_of
+from .backbone import forward_type, load_backbone
 from .class_names import Classes, class_list
 from .diagnostics import Diagnostics
 from .engine import Engine
@@ -196,7 +196,7 @@ class Session:
         self.settings = spec.settings_of(cfg)
         self.device = device_of(cfg)
         self.runtime = self._runtime()
-        self.precision = precision_of(self.runtime.dtype)
+        self.precision = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.runtime.dtype]
         spec.check_backbone(cfg.MODEL.BACKBONE.NAME)
         with processes.main_process_first(self.world):  # the main process may have to download it
             self.clip_model = load_backbone(cfg, self.device)

@@ -73,11 +73,6 @@ def weak_view(inputs: Inputs, *more: Any) -> View:
     return View(v2.Compose(fixed) if fixed else None, v2.Compose([*random, *more, v2.PILToTensor()]))
 
 
-def strong_view(inputs: Inputs) -> View:
-    """Return a weak view followed by RandAugment with two operations of medium strength. Shape (3, size, size)."""
-    return weak_view(inputs, v2.RandAugment(num_ops=2, magnitude=9))
-
-
 def label_view(inputs: Inputs, count: int) -> View:
     """Return a view that stacks the plain view and `count - 1` weak views. Shape (count, 3, size, size)."""
     return View(None, partial(_stack_views, [plain_view(inputs), *[weak_view(inputs)] * (count - 1)]))
@@ -90,7 +85,7 @@ def _stack_views(views: Sequence[Callable[[Image.Image], Tensor]], image: Image.
 VIEWS: dict[str, Callable[[Inputs], View]] = {
     "plain": plain_view,
     "weak": weak_view,
-    "strong": strong_view,
+    "strong": lambda inputs: weak_view(inputs, v2.RandAugment(num_ops=2, magnitude=9)),  # of medium strength
 }
 
 

@@ -44,18 +44,11 @@ EVEN = 0.5  # below this calibrated confidence a predicted class is wrong more o
 Row = dict[str, Any]  # a prediction, as it is written
 
 
-def row_of(outcome: Outcome, classes: Sequence[str], top: int, unsure: float) -> Row:
-    """Return the output row of an image.
+def _row_of(outcome: Outcome, classes: Sequence[str], top: int, unsure: float) -> Row:
+    """Return the output row of an image, which gets the class "unsure" if its confidence is below `unsure`.
 
-    Args:
-        outcome: The prediction of the image.
-        classes: C class names, by label.
-        top: Number of likeliest classes in the row.
-        unsure: Confidence below which the image gets the class "unsure"; 0 to never assign it.
-
-    Returns:
-        Path, class, confidence, p_clean of the likeliest class if the model has negative prompts, "likeliest" (the
-        likeliest class) if `unsure` is set, and "top": the likeliest classes with their confidences.
+    The row has path, class, confidence, p_clean of the likeliest class if the model has negative prompts, "likeliest"
+    (the likeliest class) if `unsure` is set, and "top": the `top` likeliest classes with their confidences.
     """
     probabilities, labels = outcome.probabilities.topk(min(top, len(classes)))
     names = [classes[label] for label in labels.tolist()]
@@ -71,7 +64,7 @@ def row_of(outcome: Outcome, classes: Sequence[str], top: int, unsure: float) ->
     return row | {"top": [{"class": name, "confidence": confidence} for name, confidence in pairs]}
 
 
-def write_json_row(file: TextIO, row: Row) -> None:
+def _write_json_row(file: TextIO, row: Row) -> None:
     """Write a row as a line of JSON."""
     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -96,7 +89,7 @@ class CsvWriter:
         writer.writerow(columns.values())
 
 
-WRITERS: dict[str, Callable[[], Callable[[TextIO, Row], None]]] = {"csv": CsvWriter, "jsonl": lambda: write_json_row}
+WRITERS: dict[str, Callable[[], Callable[[TextIO, Row], None]]] = {"csv": CsvWriter, "jsonl": lambda: _write_json_row}
 
 
 def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParser:
@@ -201,12 +194,12 @@ def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = 
     """
     args = make_parser(program, resolve).parse_intermixed_args(argv)
     if args.undo:
-        return undo_sorting(args)
+        return _undo_sorting(args)
     if not args.images:
         missing = f"no IMAGES for RUN {args.run}" if args.run else "RUN and IMAGES are required"
         raise UserError(f"{missing}; {program} --help lists what is available")
     check_suffix("--output", args.output, TABLES)
-    args.format = format_of(args.format, args.output)
+    args.format = _format_of(args.format, args.output)
     folder = find_model(resolve(args.run))
     if isinstance(sys.stdin, io.TextIOWrapper):  # file names in a list may not be valid text
         sys.stdin.reconfigure(errors="surrogateescape", newline="\n")
@@ -225,7 +218,7 @@ def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = 
     return 1 if failed else 0
 
 
-def undo_sorting(args: argparse.Namespace) -> int:
+def _undo_sorting(args: argparse.Namespace) -> int:
     """Undo the entries of a journal, and return the exit code."""
     if args.run:
         raise UserError("--undo takes a journal alone; leave the rest out")
@@ -305,10 +298,10 @@ def run(
                 skipped += 1
                 log.warning("skipped %s: %s", one_line(outcome.source.shown), outcome.problem)
                 continue
-            row = row_of(outcome, model.classes, args.top, args.unsure)
+            row = _row_of(outcome, model.classes, args.top, args.unsure)
             unsure += bool(args.unsure) and row["class"] == UNSURE
             if sorter:
-                row = put_into_folder(sorter, outcome.source.path, row)
+                row = _put_into_folder(sorter, outcome.source.path, row)
                 failed += not row[sorter.done]
                 counts.update([sorter.names[row["class"]]] if row[sorter.done] else [])
             try:
@@ -322,7 +315,7 @@ def run(
     if sources.unsupported:
         suffixes = ", ".join(f"{suffix} {count}" for suffix, count in sources.unsupported.most_common())
         log.warning("Images of unsupported formats are skipped: %s; convert them to JPEG or PNG", suffixes)
-    check_any(done, skipped, sorter)
+    _check_any(done, skipped, sorter)
     seconds = time.monotonic() - start
     predicted = f"Predicted {counted(done, 'image')} in {seconds:.1f} s, {done / seconds:.0f} a second"
     not_placed = f"; not {'moved' if args.move else 'linked'}: {failed:,}" if failed else ""
@@ -333,24 +326,16 @@ def run(
     return failed
 
 
-def format_of(named: str | None, output: Path | None) -> str:
-    """Return the format of the rows: the one that is named, else that of the output file's suffix, else csv.
-
-    Raises:
-        UserError: If the suffix is that of another format than the named one.
-    """
+def _format_of(named: str | None, output: Path | None) -> str:
+    """Return the format of the rows: the one that is named, else that of the output file's suffix, else csv."""
     suffix = output.suffix.lower().removeprefix(".") if output else ""
     if named and suffix in WRITERS and suffix != named:
         raise UserError(f"--output {output} is no file of --format {named}; leave out --format, or change the suffix")
     return named or (suffix if suffix in WRITERS else "csv")
 
 
-def check_any(done: int, skipped: int, sorter: Sorter | None) -> None:
-    """Check that an image was predicted. With a sorter, an earlier command may have sorted all readable files already.
-
-    Raises:
-        UserError: If there was no image, or none could be read and there is no sorter.
-    """
+def _check_any(done: int, skipped: int, sorter: Sorter | None) -> None:
+    """Check that an image was predicted. With a sorter, an earlier command may have sorted all readable files."""
     if not done + skipped:
         aside = ", outside the folder that they are put into" if sorter else ""
         raise UserError(f"there is no image among what you named; give files, folders, or patterns in quotes{aside}")
@@ -358,7 +343,7 @@ def check_any(done: int, skipped: int, sorter: Sorter | None) -> None:
         raise UserError(f"{counted(skipped, 'file')}, and none is an image that can be read; give others")
 
 
-def put_into_folder(sorter: Sorter, path: Path, row: Row) -> Row:
+def _put_into_folder(sorter: Sorter, path: Path, row: Row) -> Row:
     """Put a file into its class folder and add its new path to the row, or "" if the file cannot be put there."""
     try:
         target = str(sorter.put(path, row["class"]))

@@ -10,11 +10,12 @@ from clip import clip
 from coft.core.words import counted
 from coft.inference.model import AdaptedModel
 
+ICONS = "MIT, from freely licensed icons and fonts (weights/README.md of the project)"
+PHOTOGRAPHS = "Apache-2.0 and WordNet's licence (weights/photographs.md of the project)"
 LICENCES = {
-    "embedded": "MIT, from freely licensed icons and fonts (weights/README.md of the project)",
-    "embedded-vit": "MIT, from freely licensed icons and fonts (weights/README.md of the project)",
-    "photo": "Apache-2.0 and WordNet's licence (weights/photographs.md of the project)",
-    "photo-lite1": "Apache-2.0 and WordNet's licence (weights/photographs.md of the project)",
+    **dict.fromkeys(clip.available_models(), "MIT (OpenAI's CLIP)"),
+    **dict.fromkeys(("embedded", "embedded-vit"), ICONS),
+    **dict.fromkeys(("photo", "photo-lite1"), PHOTOGRAPHS),
 }
 LIMITS = (
     "Every image gets one of the classes above, whatever it shows.",
@@ -29,13 +30,6 @@ def escaped(text: str) -> str:
     """Return a text on one line, escaped for Markdown and HTML."""
     plain = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{character}" if character in "\\`*_[]|#" else character for character in plain)
-
-
-def licence_of(backbone: str) -> str:
-    """Return the licence of a backbone, or a sentence if it is not known."""
-    if backbone in clip.available_models():
-        return "MIT (OpenAI's CLIP)"
-    return LICENCES.get(backbone, "not known here; see where it is from")
 
 
 def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export_lines: Sequence[str]) -> str:
@@ -58,11 +52,12 @@ def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export
     trainer, data = (escaped(str(about.get(key, "unknown"))) for key in ("trainer", "dataset"))
     project = f"CoFT for Dassl {about.get('versions', {}).get('coft', '')}".strip()
     limits = [*LIMITS, CALIBRATED if about.get("calibrated") else UNCALIBRATED, *([] if labels else [UNLABELED])]
+    licence = LICENCES.get(model.backbone.name, "not known here; see where it is from")
     rows = {
         "Trainer": f"{trainer}{' (our reconstruction)' if trainer.startswith('CoFT') else ''}, of {project}",
         "Data": f"{data}: {counted(about.get('unlabeled_images', 0), 'unlabeled image')}, {counted(labels, 'label')}",
         "Backbone": f"{escaped(model.backbone.name)}, fingerprint {model.backbone.fingerprint}",
-        "Licence of the backbone": escaped(licence_of(model.backbone.name)),
+        "Licence of the backbone": escaped(licence),
         "Input": f"{model.inputs.size} x {model.inputs.size} pixels",
         "Seed": str(about.get("seed", "unknown")),
     }

@@ -65,21 +65,17 @@ def write_open_clip(model: AdaptedModel, part: Part, folder: Path) -> None:
         "interpolation": inputs.interpolation,
         "resize_mode": "shortest",
     }
-    config = {"model_cfg": model_config(model), "preprocess_cfg": preprocessing}
+    if isinstance(clip_model, CLIP):
+        model_config = openai_config(clip_model)
+    else:
+        model_config = copy.deepcopy(source_of(model.backbone.name).config)
+        model_config["vision_cfg"]["image_size"] = inputs.size
+    config = {"model_cfg": model_config, "preprocess_cfg": preprocessing}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     write_head(model, part, folder)
     content = {"classes": model.classes, "templates": model.templates}
     (folder / "classes.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     check(clip_model, folder, inputs.size)
-
-
-def model_config(model: AdaptedModel) -> dict[str, Any]:
-    """Return the `model_cfg` of open_clip."""
-    if isinstance(model.clip_model, CLIP):
-        return openai_config(model.clip_model)
-    config = copy.deepcopy(source_of(model.backbone.name).config)
-    config["vision_cfg"]["image_size"] = model.inputs.size
-    return config
 
 
 def openai_config(clip_model: Any) -> dict[str, Any]:

@@ -167,13 +167,11 @@ def classes_by(predict: Predict, images: Tensor) -> Tensor:
     return torch.cat([predict(batch).argmax(dim=1) for batch in images.split(SIZE)])
 
 
-def predict_with_part(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
-    """Compute the class probabilities of one exported classifier with its own encoder. Shape (n, C)."""
-    return Exported([part])(images)
-
-
 def choose_peers(
-    model: AdaptedModel, options: ExportOptions, sample: Sample, predict: PredictPart = predict_with_part
+    model: AdaptedModel,
+    options: ExportOptions,
+    sample: Sample,
+    predict: PredictPart = lambda model, part, images: Exported([part])(images),
 ) -> tuple[str, Sample, Lines]:
     """Choose the peers to export: those of the options or, with `single`, the encoder that agrees most with the model.
 
@@ -181,7 +179,7 @@ def choose_peers(
         model: The model.
         options: The options of the export.
         sample: Images of the run. Half of them (every other one) serve the choice, the rest the comparison.
-        predict: Function that computes the probabilities of an exported classifier.
+        predict: Function that computes the probabilities of an exported classifier; by default with its own encoder.
 
     Returns:
         One of `PEERS`, the images that are left for the comparison, and lines about how the peers were chosen.
