@@ -1,14 +1,17 @@
-"""The classifiers of an export: both peers, one of them, or the average of their weights."""
+"""The classifiers of an export: both peers, one of them, or the average of their weights; their vectors as a file."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -19,6 +22,8 @@ from coft.labelling.losses import log_mean
 from coft.labelling.predictor import FinalClassifier
 
 from .export_options import BOTH
+
+HEAD_FILE = "head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,34 @@ def average(parts: Sequence[Part]) -> Part:
         torch.stack(clean).mean(dim=0) if len(clean) == len(parts) else None,
         scale,
     )
+
+
+def write_head(model: AdaptedModel, part: Part, folder: Path) -> None:
+    """Write `head.safetensors`: the vectors `weight` and `clean` (if any), with class names and scale as metadata.
+
+    Args:
+        model: The model.
+        part: The classifier to export.
+        folder: Folder of the export.
+    """
+    vectors = {"weight": part.weight, "clean": part.clean}
+    tensors = {name: value.contiguous().clone() for name, value in vectors.items() if value is not None}
+    metadata = {
+        "format": "coft-head/1",
+        "classes": json.dumps(model.classes),
+        "logit_scale": repr(part.scale),
+        "backbone": model.backbone.name,
+        "backbone_fingerprint": model.backbone.fingerprint,
+        "formula": "softmax(logit_scale * normalize(image_features) @ weight.T)",
+    }
+    save_file(tensors, folder / HEAD_FILE, metadata=metadata)
+    (folder / HEAD_FILE).chmod(0o644)
+
+
+def predict_with_frozen_encoder(model: AdaptedModel, part: Part, images: Tensor) -> Tensor:
+    """Compute class probabilities with the exported vectors and the frozen backbone's own encoder. Shape (n, C)."""
+    features = F.normalize(model.clip_model.visual(images), dim=-1)
+    return (part.scale * features @ part.weight.t()).softmax(dim=1)
 
 
 class Exported(nn.Module):

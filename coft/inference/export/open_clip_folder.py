@@ -17,8 +17,7 @@ from coft.core.errors import UserError
 from coft.inference.encoders import PLAIN, module_of
 from coft.inference.model import AdaptedModel
 
-from .head import write_head
-from .merging import Part, merge_low_rank
+from .merging import Part, merge_low_rank, write_head
 
 TOLERANCE = 1e-4  # largest absolute difference between entries of unit-length features
 

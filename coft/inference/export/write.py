@@ -21,8 +21,7 @@ from coft.inference.model import AdaptedModel
 from . import onnx_file
 from .card import card
 from .export_options import ExportOptions
-from .head import predict_with_frozen_encoder, write_head
-from .merging import Exported, parts_of
+from .merging import Exported, parts_of, predict_with_frozen_encoder, write_head
 from .open_clip_folder import require_plain, write_open_clip
 from .sample import Lines, Sample, agreement, choose_peers, describe_accuracy, describe_agreement, peers_phrase
 
