@@ -5,22 +5,27 @@ The images that torchvision reads are written as image files once. Class folders
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torchvision import datasets as tv
+from tqdm import tqdm
 
 from coft.core.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import DeclaredDataset, Items, dataset_root, read_split
+from .base import DeclaredDataset, Items, Row, dataset_root, read_split
 from .digits import CLASSNAMES as DIGITS
 from .folders import read_folders
-from .image_writer import write_images
 
 Parts = Mapping[str, Mapping[str, Any]]
+Picture = tuple[Image.Image, int]
 BY_FLAG: Parts = {"train": {"train": True}, "test": {"train": False}}
 BY_NAME: Parts = {"train": {"split": "train"}, "test": {"split": "test"}}
 
@@ -141,3 +146,42 @@ def _open(name: str, folder: Path) -> dict[str, Any]:
         return {}
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{name}: the files at {folder} are damaged ({error}); fetch them again") from error
+
+
+def write_images(root: Path, split: str, classnames: Sequence[str], parts: Mapping[str, Iterable[Picture]]) -> None:
+    """Write images as `<root>/images/<part>/*.png`, and last the split file, which thus means a complete data set.
+
+    Args:
+        root: Folder of the data set. Other files in it are kept.
+        split: Name of the split file.
+        classnames: Class names by label.
+        parts: Images and labels of "train" and "test".
+
+    Raises:
+        UserError: If the folder cannot be written, or already holds images.
+    """
+    draft = root / f".images.{os.getpid()}.tmp"
+    try:
+        rows = {part: _write_part(draft, part, classnames, pictures) for part, pictures in parts.items()}
+        split_draft = draft / split
+        split_draft.write_text(json.dumps({"train": [], "val": [], "test": []} | rows), encoding="utf-8")
+        (draft / "images").rename(root / "images")  # fails if the folder is not empty
+        split_draft.replace(root / split)
+    except OSError as error:
+        if not (root / split).is_file():  # otherwise another process was faster
+            raise UserError(
+                f"cannot write {root / 'images'} ({error}); remove what is there, or set DATA to another folder"
+            ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_part(draft: Path, part: str, classnames: Sequence[str], pictures: Iterable[Picture]) -> list[Row]:
+    """Write images with numbers as names, so that no file name contains a class."""
+    (draft / "images" / part).mkdir(parents=True)
+    rows = []
+    for number, (image, label) in enumerate(tqdm(pictures, f"write {part} images", disable=None, leave=False)):
+        name = f"{part}/{number:06d}.png"
+        image.save(draft / "images" / name)
+        rows.append((name, int(label), classnames[label]))
+    return rows

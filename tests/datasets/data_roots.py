@@ -15,7 +15,7 @@ from PIL import Image
 import datasets  # noqa: F401 - registers all data sets
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.benchmark import declared_names
-from datasets.eurosat import NAMES
+from datasets.coop_sets import EUROSAT
 
 PER_CLASS = 6  # images of a class if all are split at random
 TRAINED, TESTED = 3, 1  # images of a class if the test part is fixed
@@ -72,7 +72,7 @@ def food101(root: Path) -> None:
 
 
 def eurosat(root: Path) -> None:
-    in_folders(root / "eurosat" / "2750", NAMES)
+    in_folders(root / "eurosat" / "2750", EUROSAT)
 
 
 def oxford_pets(root: Path) -> None:

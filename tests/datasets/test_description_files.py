@@ -23,7 +23,7 @@ from coft.backbones.prompts import plain_name
 from coft.core.errors import UserError
 from datasets.digits import CLASSNAMES as DIGITS
 from datasets.drawings import DECLARED
-from datasets.eurosat import CLASSNAMES as EUROSAT
+from datasets.coop_sets import EUROSAT
 from datasets.intel import CLASSNAMES as INTEL
 from datasets.pacs import CLASSNAMES as PACS
 from datasets.torchvision_sets import SETS
@@ -42,7 +42,7 @@ def class_lists() -> dict[str, list[str]]:
     """Return the class names of data sets that the project lists."""
     lists = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in CLASS_LISTS.glob("*.txt")}
     lists |= {source.folder: list(source.classnames) for source in SETS.values()}
-    lists |= {"digits": list(DIGITS), "eurosat": list(EUROSAT), "intel": list(INTEL), "pacs": list(PACS)}
+    lists |= {"digits": list(DIGITS), "eurosat": list(EUROSAT.values()), "intel": list(INTEL), "pacs": list(PACS)}
     return lists | json.loads(DECLARED.read_text(encoding="utf-8"))
 
 
