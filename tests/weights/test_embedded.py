@@ -11,7 +11,7 @@ from clip.model import build_model
 
 from coft.backbones.embedded import VOCABULARY, expand, spelled_embeddings
 from coft.backbones.load import load_clip
-from weights.pretrain.checkpoint import compact, fit_spelling, save
+from weights.pretrain.checkpoint import compact, fit_spelling
 from weights.pretrain.evaluate import accuracy, digits
 from weights.pretrain.model import build_clip
 
@@ -40,7 +40,7 @@ def expanded(checkpoint) -> dict:
 
 
 def test_saving_and_loading_is_lossless(checkpoint, expanded, tmp_path):
-    save(checkpoint, tmp_path / "a.pt")
+    torch.save(checkpoint, tmp_path / "a.pt")
     loaded = load_clip(str(tmp_path / "a.pt")).state_dict()
     assert loaded.keys() == expanded.keys()
     assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in expanded.items())

@@ -3,8 +3,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from weights.pretrain.losses import bag_of_words, contrast, same
 from weights.pretrain.model import Features
+from weights.pretrain.train import bag_of_words, contrast, same
 
 
 def _features(count: int = 6, width: int = 8) -> Features:

@@ -65,11 +65,11 @@ class Batch:
     """Captions of about the same length.
 
     Attributes:
-        tokens: Token ids; arbitrary after the end mark. Shape (n, length).
+        tokens: Token ids; 0 after the end mark. Shape (n, length).
         positions: Position of each token, increasing. Shape (n, length).
         noise: Mask of the tokens that are replaced by random vectors. Shape (n, length), bool.
         ends: Index of the end mark. Shape (n,).
-        targets: Row indices into the teacher's directions. Shape (n,).
+        targets: Target of each caption, such as its row in the teacher's directions. Shape (n,).
     """
 
     tokens: Tensor
@@ -137,19 +137,27 @@ def batches(entries: Sequence[Entry], weights: Tensor, size: int, number: int, s
     """
     indices = torch.multinomial(weights, size * number, replacement=True, generator=source).tolist()
     rows = sorted((caption(entries[i], source) for i in indices), key=lambda row: len(row[0]))
-    batches = [_batch(rows[start : start + size], source) for start in range(0, len(rows), size)]
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    batches = [batch(part, max(len(tokens) for tokens, *_ in part), 0.25, source) for part in parts]
     return [batches[i] for i in torch.randperm(number, generator=source).tolist()]
 
 
-def _batch(rows: Sequence[Row], source: torch.Generator) -> Batch:
-    length = max(len(tokens) for tokens, *_ in rows)
+def batch(rows: Sequence[Row], length: int, late: float, source: torch.Generator) -> Batch:
+    """Pad captions to a length, and draw their positions.
+
+    Args:
+        rows: Captions.
+        length: Number of tokens of the longest one, or more.
+        late: Share of the captions that begin at a later position after the start mark, as after a longer context.
+        source: Source of all random numbers.
+    """
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     noise = torch.zeros(len(rows), length, dtype=torch.bool)
     for i, (row, noisy, _) in enumerate(rows):
         tokens[i, : len(row)] = torch.tensor(row)
         noise[i, 1 : 1 + noisy] = True
     offset = torch.randint(POSITIONS - length + 1, (len(rows), 1), generator=source)
-    offset = offset * (torch.rand(len(rows), 1, generator=source) < 0.25)  # as after a longer context
+    offset = offset * (torch.rand(len(rows), 1, generator=source) < late)
     positions = torch.arange(length).repeat(len(rows), 1) + offset
     positions[:, 0] = 0
     ends = torch.tensor([len(row) - 1 for row, *_ in rows])

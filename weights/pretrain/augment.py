@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2.functional import normalize
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # mean and standard deviation of CLIP's preprocessing
-STD = (0.26862954, 0.26130258, 0.27577711)
+from coft.backbones.architecture import CLIP_MEAN, CLIP_STD
+
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 
@@ -47,12 +48,7 @@ def picture(drawings: Drawings, strength: float, generator: torch.Generator) -> 
     moved = move(drawings, strength, generator)
     painted = compose(moved, strength, generator)
     degraded = degrade(painted, drawings.glyph, strength, generator)
-    return normalise(degraded)
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Normalise images in 0..1 as CLIP does; ``[B, 3, H, W]``."""
-    return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return normalize(degraded, CLIP_MEAN, CLIP_STD)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:

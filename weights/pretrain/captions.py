@@ -1,16 +1,12 @@
 """Captions: names of drawings in many prompts and at many positions, over a vocabulary of the tokens in use."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
 
 import torch
-from clip.simple_tokenizer import SimpleTokenizer
-from torch import Tensor
 
+from weights.photographs.captions import END, START, Batch, Row, batch, tokens_of
 from weights.pretrain.names import spoken
 
-CONTEXT = 77
 CONTEXT_SHARE = 0.5  # share of prompts with a context, similar to a learned one, instead of a template
 LENGTH = 32  # tokens of a training caption, start and end included
 TEMPLATES = (
@@ -48,31 +44,6 @@ GLYPH_TEMPLATES = {
 }
 
 
-@cache
-def tokenizer() -> SimpleTokenizer:
-    """Return CLIP's tokenizer."""
-    return SimpleTokenizer()
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Token rows of a batch.
-
-    Attributes:
-        tokens: Indices into the vocabulary, int64 ``[B, L]``; 0 after the end mark.
-        positions: Position of each token, increasing, int64 ``[B, L]``.
-        noise: Mask of the tokens that are replaced by random vectors, bool ``[B, L]``.
-        ends: Index of the end mark, int64 ``[B]``.
-        texts: Id of the text of each name, equal for equal texts, int64 ``[B]``.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    noise: Tensor
-    ends: Tensor
-    texts: Tensor
-
-
 class Captions:
     """Generator of random prompts for concepts.
 
@@ -85,34 +56,24 @@ class Captions:
     def __init__(self, concepts: list[str], aliases: dict[str, list[str]], kinds: list[str]) -> None:
         self.variants = [_variants(words, aliases.get(words, [])) for words in concepts]
         self.kinds = kinds
-        encode = tokenizer().encode
         templates = {*TEMPLATES, *GLYPH_TEMPLATES["digit"], *GLYPH_TEMPLATES["letter"]}
-        split = {template: tuple(encode(part) for part in template.split("{}")) for template in templates}
+        split = {template: tuple(tokens_of(part) for part in template.split("{}")) for template in templates}
         texts = sorted({text for variants in self.variants for text in variants})
-        coded = {text: encode(text) for text in texts}
+        coded = {text: tokens_of(text) for text in texts}
         used = {token for tokens in coded.values() for token in tokens}
         used |= {token for halves in split.values() for half in halves for token in half}
-        marks = [tokenizer().encoder[mark] for mark in ("<|startoftext|>", "<|endoftext|>")]
-        self.token_ids = sorted(used.union(marks, encode("x")))
+        self.token_ids = sorted(used.union([START, END], tokens_of("x")))
         row = {token: index for index, token in enumerate(self.token_ids)}
-        self.start, self.end = row[marks[0]], row[marks[1]]
+        self.start, self.end = row[START], row[END]
         self._number = {text: index for index, text in enumerate(texts)}
         self._rows = {text: [row[token] for token in tokens] for text, tokens in coded.items()}
         self._halves = {t: tuple([row[token] for token in half] for half in halves) for t, halves in split.items()}
 
-    def prompts(self, concepts: Iterable[int], generator: torch.Generator) -> Prompts:
-        """Draw a prompt for each of B concepts."""
-        rows = [self._prompt(concept, generator) for concept in concepts]
-        tokens = torch.zeros(len(rows), LENGTH, dtype=torch.long)
-        noise = torch.zeros(len(rows), LENGTH, dtype=torch.bool)
-        for index, (row, noisy, _) in enumerate(rows):
-            tokens[index, : len(row)] = torch.tensor(row)
-            noise[index, 1 : 1 + noisy] = True
-        ends = torch.tensor([len(row) - 1 for row, _, _ in rows])
-        gaps = _gaps(len(rows), generator)
-        return Prompts(tokens, gaps, noise, ends, torch.tensor([text for _, _, text in rows]))
+    def prompts(self, concepts: Iterable[int], generator: torch.Generator) -> Batch:
+        """Draw a prompt for each concept. Tokens are indices into the vocabulary, and targets the ids of the texts."""
+        return batch([self._prompt(concept, generator) for concept in concepts], LENGTH, 0.5, generator)
 
-    def _prompt(self, concept: int, generator: torch.Generator) -> tuple[list[int], int, int]:
+    def _prompt(self, concept: int, generator: torch.Generator) -> Row:
         """Draw token indices, the number of tokens after the start mark to replace by noise, and the id of the text."""
         chance = torch.rand(5, generator=generator).tolist()
         text = self._text(concept, chance[0], chance[1])
@@ -152,12 +113,3 @@ class Captions:
 def _variants(words: str, aliases: list[str]) -> list[str]:
     """Return the names of a concept: its own words, first with digits as words, then its aliases."""
     return list(dict.fromkeys([spoken(words), words, *map(spoken, aliases)]))
-
-
-def _gaps(count: int, generator: torch.Generator) -> Tensor:
-    """Draw positions: 0, 1, 2 ... for about half of the rows, with a jump after the start mark for the others."""
-    jump = torch.randint(CONTEXT - LENGTH + 1, (count, 1), generator=generator)
-    jump = jump * (torch.rand(count, 1, generator=generator) < 0.5)
-    positions = torch.arange(LENGTH).repeat(count, 1) + jump
-    positions[:, 0] = 0
-    return positions

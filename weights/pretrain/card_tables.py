@@ -20,7 +20,7 @@ from sklearn.metrics import confusion_matrix
 from tabulate import tabulate
 
 from coft.backbones.load import load_clip
-from weights.pretrain.captions import tokenizer
+from weights.photographs.captions import tokens_of
 from weights.pretrain.evaluate import (
     Task,
     accuracy_of,
@@ -108,8 +108,8 @@ def evaluate_task(model: CLIP, task: Task) -> dict[str, Any]:
 def coverage(names: list[str], token_ids: set[int]) -> tuple[float, list[str]]:
     """Return the percentage of tokens in names that were seen in pre-training, and the words with unseen tokens."""
     words = [word for name in names for word in WORD.findall(name.lower())]
-    tokens = [token for word in words for token in tokenizer().encode(word)]
-    unseen = [word for word in sorted(set(words)) if not token_ids.issuperset(tokenizer().encode(word))]
+    tokens = [token for word in words for token in tokens_of(word)]
+    unseen = [word for word in sorted(set(words)) if not token_ids.issuperset(tokens_of(word))]
     return 100 * sum(token in token_ids for token in tokens) / len(tokens), unseen
 
 

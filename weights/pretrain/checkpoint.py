@@ -1,13 +1,11 @@
 """Compact checkpoints: weights in fp16, embeddings of the trained tokens, and a regression for the other tokens."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from coft.backbones.embedded import FORMAT, SPELLING_BUCKETS, spelling_matrix
-from coft.core.files import replacing
 
 RIDGE = 3.0  # ridge of the regression from spellings to embeddings
 
@@ -53,9 +51,3 @@ def fit_spelling(rows: Tensor, ids: Tensor) -> dict[str, Any]:
     scale = float(solved.abs().quantile(0.999)) / 127
     weight = (solved / scale).round().clamp(-127, 127).to(torch.int8)
     return {"weight": weight, "scale": scale, "norm": float(rows.norm(dim=1).median())}
-
-
-def save(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint atomically."""
-    with replacing(path) as draft, draft.open("wb") as file:
-        torch.save(checkpoint, file)

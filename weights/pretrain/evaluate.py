@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from clip.model import CLIP
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
+from torchvision.transforms.functional import normalize, to_tensor
 
-from weights.pretrain.augment import normalise
+from coft.backbones.architecture import CLIP_MEAN, CLIP_STD
 from weights.pretrain.heldout import classnames, development_sets, heldout
 from weights.pretrain.names import DIGITS
 
@@ -34,7 +34,7 @@ class Task:
 def preprocess(picture: Image.Image) -> Tensor:
     """Preprocess a picture as CLIP does, at 64 x 64: bicubic, normalised; ``[3, 64, 64]``."""
     resized = picture.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
-    return normalise(to_tensor(resized))
+    return normalize(to_tensor(resized), CLIP_MEAN, CLIP_STD)
 
 
 def digits() -> Task:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from clip.model import CLIP, VisionTransformer
 from torch import Tensor, nn
 
-from weights.pretrain.captions import CONTEXT, Prompts
+from weights.photographs.captions import POSITIONS, Batch
 from weights.pretrain.distil import Hints, vit_maps
 
 EMBED_DIM = 256
@@ -25,7 +25,7 @@ def build_clip(name: str, vocabulary: int) -> CLIP:
     return CLIP(
         embed_dim=EMBED_DIM,
         image_resolution=64,
-        context_length=CONTEXT,
+        context_length=POSITIONS,
         vocab_size=vocabulary,
         **TOWERS[name],
         **TEXT,
@@ -62,13 +62,13 @@ class Student(nn.Module):
             return self.vit_maps(self.clip.visual, images)
         return self.clip.visual(images), []
 
-    def forward(self, images: Tensor, prompts: Prompts, generator: torch.Generator) -> Features:
+    def forward(self, images: Tensor, prompts: Batch, generator: torch.Generator) -> Features:
         """Compute features of images ``[B, 3, 64, 64]`` and of prompts."""
         image, _ = self.encode_images(images)
         text = self.encode_prompts(prompts, generator)
         return Features(F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), self.word_head(image))
 
-    def encode_prompts(self, prompts: Prompts, generator: torch.Generator) -> Tensor:
+    def encode_prompts(self, prompts: Batch, generator: torch.Generator) -> Tensor:
         """Run CLIP's text tower with given positions, and with some tokens replaced by noise; ``[B, D]``.
 
         Contexts of prompt learners start at N(0, 0.02^2) and may grow to the norm of words. The noise covers this

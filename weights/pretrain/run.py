@@ -15,9 +15,9 @@ from torch import Tensor
 
 from coft.backbones.load import load_clip
 from coft.core.errors import UserError
-from coft.core.files import write_table
+from coft.core.files import replacing, write_table
 from weights.pretrain.captions import Captions
-from weights.pretrain.checkpoint import compact, save
+from weights.pretrain.checkpoint import compact
 from weights.pretrain.distil import Distillation, take_text_tower
 from weights.pretrain.evaluate import Task, accuracy, compact_tokenizer, development_tasks, text_features
 from weights.pretrain.library import Library, open_library, read_aliases
@@ -110,7 +110,9 @@ class Pretraining:
         trainer.run()
         write_table(pd.DataFrame(trainer.curve), self.out_dir / f"curve-{name}.csv")
         path = self.out_dir / f"{name}.pt"
-        save(compact(student.clip.state_dict(), self.captions.token_ids, self._meta(name, recipe)), path)
+        checkpoint = compact(student.clip.state_dict(), self.captions.token_ids, self._meta(name, recipe))
+        with replacing(path) as draft, draft.open("wb") as file:
+            torch.save(checkpoint, file)
         return path
 
     def _teacher(self) -> CLIP:

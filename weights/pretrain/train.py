@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from coft.core.errors import UserError
 from coft.core.files import replacing
 from coft.core.precision import faster_precision
+from weights.photographs.captions import Batch
 from weights.pretrain.augment import picture
-from weights.pretrain.captions import Captions, Prompts
+from weights.pretrain.captions import Captions
 from weights.pretrain.distil import Distillation
 from weights.pretrain.library import Library
-from weights.pretrain.losses import bag_of_words, clamp_scale, contrast, same
-from weights.pretrain.model import Student
+from weights.pretrain.model import Features, Student
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,36 @@ class Words:
         for row, label in enumerate(labels):
             mask[row, self._of[label]] = True
         return mask
+
+
+def same(labels: Tensor, texts: Tensor) -> Tensor:
+    """Return the mask of positive pairs of pictures and captions: same concept or same words; bool ``[B, B]``."""
+    return (labels[:, None] == labels) | (texts[:, None] == texts)
+
+
+def contrast(features: Features, scale: Tensor, positives: Tensor) -> Tensor:
+    """Compute symmetric InfoNCE with targets divided evenly among the positives.
+
+    Args:
+        features: Features of B pairs.
+        scale: Logit scale, a scalar.
+        positives: Mask of positive pairs, bool ``[B, B]``, symmetric, true on the diagonal.
+    """
+    logits = scale * features.image @ features.text.t()
+    targets = positives.float() / positives.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.t(), targets)) / 2
+
+
+def bag_of_words(logits: Tensor, words: Tensor) -> Tensor:
+    """Compute the cross entropy to equal probabilities of a name's words. Names without any of the W words are ignored.
+
+    Args:
+        logits: Logits of the words, ``[B, W]``.
+        words: Mask of the words of each name, bool ``[B, W]``.
+    """
+    count = words.sum(1)
+    loss = F.cross_entropy(logits.float(), words.float() / count.clamp_min(1)[:, None], reduction="none")
+    return (loss * (count > 0)).sum() / (count > 0).sum().clamp_min(1)
 
 
 class Trainer:
@@ -165,18 +196,19 @@ class Trainer:
         sum(losses.values(), start=torch.zeros(())).backward()
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
-        clamp_scale(self.student.clip.logit_scale)
+        with torch.no_grad():
+            self.student.clip.logit_scale.clamp_(max=math.log(100))  # as CLIP does
         return {name: loss.item() for name, loss in losses.items()}
 
     def _losses(
-        self, images: Tensor, prompts: Prompts, labels: list[int], generator: torch.Generator
+        self, images: Tensor, prompts: Batch, labels: list[int], generator: torch.Generator
     ) -> dict[str, Tensor]:
         images = images.to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=faster_precision("cpu") == "bf16"):
             if self.distillation is not None and self.step < self.recipe.distilled * self.recipe.steps:
                 return self.distillation(*self.student.encode_images(images), self.student.hints, images)
             features = self.student(images, prompts, generator)
-        positives = same(torch.tensor(labels), prompts.texts)
+        positives = same(torch.tensor(labels), prompts.targets)
         scale = self.student.clip.logit_scale.exp()
         return {
             "contrast": contrast(features, scale, positives),
