@@ -98,13 +98,14 @@ def project(block: Any, x: Tensor) -> tuple[Tensor, ...]:
     return packed.unflatten(-1, (3, block.attn.num_heads, -1)).movedim((-3, -2), (0, 2)).unbind(0)
 
 
-def run_block(block: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
-    """Run a block in which all tokens attend to each other.
+def run_block(block: Any, x: Tensor, rows: slice = slice(None), causal: bool = False) -> Tensor:
+    """Run a block in which all tokens attend to each other, or each to those before it.
 
     Args:
-        block: A residual block without a mask.
+        block: A residual block without a mask. With causal attention `is_plain_block` must be true.
         x: Tokens. Shape (n, length, width).
         rows: Tokens to return. Others are attended to, but the layers after attention are not computed for them.
+        causal: Whether attention is causal; then all tokens are returned.
 
     Returns:
         The tokens of `rows`. Shape (n, number of rows, width).
@@ -113,25 +114,10 @@ def run_block(block: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
         batch_first = getattr(block, "batch_first", _is_from(block, ("open_clip.", "timm.")))
         return block(x)[:, rows] if batch_first else block(x.transpose(0, 1)).transpose(0, 1)[:, rows]
     query, key, value = project(block, x)
-    y = F.scaled_dot_product_attention(query[:, :, rows], key, value)
+    y = F.scaled_dot_product_attention(query[:, :, rows], key, value, is_causal=causal)
     return feed_forward(block, add_attention(block, x[:, rows], y.transpose(1, 2).flatten(2)))
 
 
 def _is_from(block: Any, packages: tuple[str, ...]) -> bool:
     """Return whether a block's class comes from one of the packages. All bases count, since FSDP prepends a class."""
     return any(base.__module__.startswith(packages) for base in type(block).__mro__)
-
-
-def run_causal_block(block: Any, x: Tensor) -> Tensor:
-    """Run a plain block with causal attention.
-
-    Args:
-        block: A residual block for which `is_plain_block` is true.
-        x: Tokens. Shape (n, length, width).
-
-    Returns:
-        Tokens. Shape (n, length, width).
-    """
-    query, key, value = project(block, x)
-    y = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-    return feed_forward(block, add_attention(block, x, y.transpose(1, 2).flatten(2)))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.backbones.joint import members_of
-from coft.backbones.residual_block import feed_forward, is_plain_block, layer_norm, run_causal_block
+from coft.backbones.residual_block import feed_forward, is_plain_block, layer_norm, run_block
 from coft.backbones.tokens import CLIP_TOKENIZER, Tokenizer
 
 AT_END = ("argmax", "eos")  # open_clip's names for pooling at the end of text
@@ -108,7 +108,7 @@ class TextTower:
             Tokens, in the shape of `x`.
         """
         if self.batch_first:
-            return run_causal_block(block, x) if is_plain_block(block) else block(x, attn_mask=mask)
+            return run_block(block, x, causal=True) if is_plain_block(block) else block(x, attn_mask=mask)
         h = block.ln_1(x)
         x = x + block.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
         return feed_forward(block, x) if is_plain_block(block) else x + block.mlp(block.ln_2(x))

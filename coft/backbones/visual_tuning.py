@@ -75,7 +75,8 @@ class PromptedViT(nn.Module):
         self.visual: Any = share_frozen(visual, set())
         add_prefix_tokens(self.visual, num_tokens)
         patches = next(module for module in visual.modules() if isinstance(module, nn.Conv2d))
-        depth, width = len(parts_of(visual).blocks), _width(visual)
+        depth, trunk = len(parts_of(visual).blocks), timm_vit(visual)
+        width = visual.conv1.out_channels if trunk is None else trunk.embed_dim
         bound = (6 / (3 * patches.kernel_size[0] ** 2 + width)) ** 0.5
         start = torch.rand(depth, num_tokens, width, generator=generator)
         self.tokens = nn.Parameter((2 * start - 1) * bound)
@@ -95,31 +96,11 @@ class PromptedViT(nn.Module):
         return parts.read_out(x)
 
 
-def _width(visual: Any) -> int:
-    trunk = timm_vit(visual)
-    return trunk.embed_dim if trunk is not None else visual.conv1.out_channels
-
-
-def vpt_deep(visual: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Train visual prompt tokens in every layer of a vision transformer."""
-    return PromptedViT(visual, VPT_TOKENS, generator)
-
-
-def lora(visual: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Train low-rank updates of query and value projections, and of a CNN's convolutions."""
-    return add_low_rank(share_frozen(visual, set()), LORA_RANK, generator)
-
-
-def no_module(visual: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Freeze the whole encoder, so that only the prompts train."""
-    return share_frozen(visual, set())
-
-
 VISUAL_MODULES: dict[str, Callable[[nn.Module, torch.Generator], nn.Module]] = {
-    "vpt-deep": vpt_deep,
-    "lora": lora,
+    "vpt-deep": lambda visual, generator: PromptedViT(visual, VPT_TOKENS, generator),
+    "lora": lambda visual, generator: add_low_rank(share_frozen(visual, set()), LORA_RANK, generator),
     "norms-and-biases": norms_and_biases,
-    "none": no_module,
+    "none": lambda visual, generator: share_frozen(visual, set()),  # only the prompts train
 }
 VIT_ONLY_MODULES = ("vpt-deep",)  # modules that require a vision transformer
 
