@@ -12,7 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -223,16 +223,6 @@ def _share(cost: Cost) -> str:
     return f"{cost.seconds:.3f} ({100 * cost.least / cost.seconds:.0f} %)" if cost.seconds > 5e-4 else "-"
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def alternatives(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
     """Yield rows of the second table: seconds of the workloads of `photo`, unchanged and with one change each."""
     build = partial(encoder_of, "photo", pixels, batch)
@@ -244,8 +234,9 @@ def alternatives(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
     compiled = build()
     compiled.visual.trunk.compile()
     yield ["compiled by inductor", *_seconds(compiled, repeats)]
-    with _threads(2):
-        yield ["two threads, by the clock", *_seconds(build(), repeats, time.perf_counter)]
+    torch.set_num_threads(2)
+    yield ["two threads, by the clock", *_seconds(build(), repeats, time.perf_counter)]
+    torch.set_num_threads(1)
 
 
 def _seconds(encoder: Encoder, repeats: int, clock: Callable[[], float] = time.thread_time) -> list[str]:

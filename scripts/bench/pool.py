@@ -10,9 +10,7 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from coft.core import processes
 from coft.core.errors import Parser
 from coft.core.exit_codes import guarded
 from coft.core.seeding import generator
+from coft.core.timing import Stopwatch
 from coft.core.world import World
 from coft.engine.engine import Engine
 from coft.engine.runtime import Runtime
@@ -37,7 +36,7 @@ from scripts.distributed import launch_config
 
 NOISE = 1.0
 BATCH = 256  # images encoded at a time
-ENCODING = "encoding"
+ENCODING, REST = "encoding", "the rest"
 
 
 class SimulatedImages:
@@ -119,44 +118,6 @@ class SimulatedClip:
         return nn.Flatten()
 
 
-class Clock:
-    """Timer of named steps; the time of a nested step counts for the inner step only."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._running: list[str] = []
-        self._since = time.perf_counter()
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Context that is timed as a step."""
-        self._lap()
-        self._running.append(name)
-        try:
-            yield
-        finally:
-            self._lap()
-            self._running.pop()
-
-    def watch(self, methods_of: object, names: Sequence[str], step: str) -> None:
-        """Wrap methods of an object so that they are timed as a step."""
-        for name in names:
-            setattr(methods_of, name, self._timed(getattr(methods_of, name), step))
-
-    def _timed(self, function: Callable[..., Any], step: str) -> Callable[..., Any]:
-        def timed(*args: Any, **options: Any) -> Any:
-            with self.step(step):
-                return function(*args, **options)
-
-        return timed
-
-    def _lap(self) -> None:
-        now = time.perf_counter()
-        if self._running:
-            self.seconds[self._running[-1]] = self.seconds.get(self._running[-1], 0.0) + now - self._since
-        self._since = now
-
-
 class MemoryWatch(threading.Thread):
     """Thread that samples the process's own memory ten times per second; `most` is the peak in GB."""
 
@@ -191,24 +152,25 @@ def decide_all(images: int, classes: int, width: int, world: World, folder: Path
     text = F.normalize(torch.randn(classes, width, generator=generator("text")), dim=1)
     pool: Any = SimulatedImages(images, text)
     clip: Any = SimulatedClip(text, folder)
-    engine, clock = Engine(pool, clip, Runtime(1, world=world)), Clock()
+    engine, clock = Engine(pool, clip, Runtime(1, world=world)), Stopwatch(REST)
     method = CoFT(engine, CoFTSettings(label_views=1))
-    clock.watch(engine, ["clip_features", "encode", "encode_some"], ENCODING)
-    clock.watch(engine, ["map"], "negative vectors fitted")
-    with clock.step("all models built"):
+    parts = {"map": "negative vectors fitted", **dict.fromkeys(("clip_features", "encode", "encode_some"), ENCODING)}
+    for name, part in parts.items():
+        setattr(engine, name, clock.part(part)(getattr(engine, name)))
+    with clock.part("all models built"):
         engine.attach(method)
-    with clock.step("seeds"):
+    with clock.part("seeds"):
         engine.begin()
     first = method.phase1_epochs
-    with clock.step("first labels, which spread among neighbours"):
+    with clock.part("first labels, which spread among neighbours"):
         engine.begin_epoch(first)
     later = first + REFRESH
-    with clock.step("later labels"):
+    with clock.part("later labels"):
         engine.begin_epoch(later)
     method.epoch = method.epochs - 1
-    with clock.step("end"):
+    with clock.part("end"):
         engine.end_epoch()
-    return clock.seconds
+    return {name: seconds for name, seconds in clock.seconds.items() if name != REST}
 
 
 def measure(images: int, classes: int, width: int, folder: str) -> dict[str, float]:
