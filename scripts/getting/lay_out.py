@@ -64,7 +64,7 @@ def get_file(file: File, root: Path, origin: Origin) -> None:
     """
     if all(target in origin.needs and (root / target).exists() for target in file.moves.values()):
         return
-    name = Path(urlsplit(file.urls[0]).path).name
+    name = Path(urlsplit(file.url).path).name
     plain_path = file.moves.get("")
     download_path = root / plain_path if plain_path else root / origin.folder / name
     _download_from_one(file, download_path)
@@ -74,13 +74,13 @@ def get_file(file: File, root: Path, origin: Origin) -> None:
 
 
 def _download_from_one(file: File, path: Path) -> None:
-    for url in file.urls[:-1]:
-        try:
-            download(url, path, file.md5)
-            return
-        except UserError as error:
-            log.warning("%s; trying another address", error.line)
-    download(file.urls[-1], path, file.md5)
+    try:
+        download(file.url, path, file.md5)
+    except UserError as error:
+        if not file.mirror:
+            raise
+        log.warning("%s; trying another address", error.line)
+        download(file.mirror, path, file.md5)
 
 
 def get_split(name: str, root: Path) -> list[str]:

@@ -25,16 +25,18 @@ class File:
     """A file to download.
 
     Attributes:
-        urls: Addresses; if one fails, the next is tried.
+        url: Address.
         md5: Checksum, if it is known.
         moves: For an archive: paths in it, and their paths below the data root. For a plain file: "" and its path.
         inner: Path of a nested archive that holds these paths, if it is not the archive itself.
+        mirror: Another address, which is tried if the first fails; empty if there is none.
     """
 
-    urls: tuple[str, ...]
+    url: str
     md5: str = ""
     moves: Mapping[str, str] = field(default_factory=dict)
     inner: str = ""
+    mirror: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ ORIGINS: dict[str, Origin] = {
         "objects, 100 classes, 132 MB",
         (
             File(
-                ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
+                "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
                 "3138e1922a9193bfa496528edbbc45d0",
                 {"101_ObjectCategories": "caltech-101/101_ObjectCategories"},
                 inner="caltech-101/101_ObjectCategories.tar.gz",
@@ -84,12 +86,10 @@ ORIGINS: dict[str, Origin] = {
         "breeds of cats and dogs, 37 classes, 811 MB",
         (
             File(
-                (f"{VGG}/pets/data/images.tar.gz",),
-                "5c4f3ee8e5d25df40f4fd59a7f44e54c",
-                {"images": "oxford_pets/images"},
+                f"{VGG}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c", {"images": "oxford_pets/images"}
             ),
             File(
-                (f"{VGG}/pets/data/annotations.tar.gz",),
+                f"{VGG}/pets/data/annotations.tar.gz",
                 "95a8c909bbe2e81eed6a22bccdf3f68f",
                 {"annotations": "oxford_pets/annotations"},
             ),
@@ -118,12 +118,10 @@ ORIGINS: dict[str, Origin] = {
         "flowers, 102 classes, 345 MB",
         (
             File(
-                (f"{VGG}/flowers/102/102flowers.tgz",),
-                "52808999861908f626f3c1f4e79d11fa",
-                {"jpg": "oxford_flowers/jpg"},
+                f"{VGG}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa", {"jpg": "oxford_flowers/jpg"}
             ),
             File(
-                (f"{VGG}/flowers/102/imagelabels.mat",),
+                f"{VGG}/flowers/102/imagelabels.mat",
                 "e0620be6f572b9609742df49c70aed4d",
                 {"": "oxford_flowers/imagelabels.mat"},
             ),
@@ -136,7 +134,7 @@ ORIGINS: dict[str, Origin] = {
         "dishes, 101 classes, 5 GB",
         (
             File(
-                ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
+                "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
                 "85eeb15f3717b99a5da872d97d918f87",
                 {"food-101": "food-101"},
             ),
@@ -149,7 +147,7 @@ ORIGINS: dict[str, Origin] = {
         "variants of aircraft, 100 classes, 2.8 GB",
         (
             File(
-                (f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",),
+                f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
                 moves={"fgvc-aircraft-2013b/data": "fgvc_aircraft"},
             ),
         ),
@@ -172,7 +170,7 @@ ORIGINS: dict[str, Origin] = {
         "dtd",
         ("dtd/images",),
         "textures, 47 classes, 625 MB",
-        (File((f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz",), "fff73e5086ae6bdbea199a49dfb8a4c1", {"dtd": "dtd"}),),
+        (File(f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1", {"dtd": "dtd"}),),
         {"dtd/split_zhou_DescribableTextures.json": "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"},
     ),
     "eurosat": Origin(
@@ -181,13 +179,11 @@ ORIGINS: dict[str, Origin] = {
         "satellite views, 10 classes, 94 MB",
         (
             File(
-                (
-                    "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
-                    "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
-                    "https://madm.dfki.de/files/sentinel/EuroSAT.zip",
-                ),
+                "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
+                "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
                 "c8fa014336c82ac7804f0398fcb19387",
                 {"2750": "eurosat/2750"},
+                mirror="https://madm.dfki.de/files/sentinel/EuroSAT.zip",
             ),
         ),
         {"eurosat/split_zhou_EuroSAT.json": "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"},
@@ -242,10 +238,8 @@ ORIGINS: dict[str, Origin] = {
         "test for ImageNet, 1,000 classes, 1.2 GB",
         (
             File(
-                (
-                    "https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",
-                    "https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-matched-frequency.tar.gz",
-                ),
+                "https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",
+                mirror="https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-matched-frequency.tar.gz",
                 moves={"imagenetv2-matched-frequency-format-val": "imagenetv2/imagenetv2-matched-frequency-format-val"},
             ),
         ),
@@ -265,14 +259,14 @@ ORIGINS: dict[str, Origin] = {
         "imagenet-adversarial",
         ("imagenet-adversarial/imagenet-a",),
         "test for ImageNet, 200 classes, 688 MB",
-        (File((f"{HENDRYCKS}/imagenet-a.tar",), moves={"imagenet-a": "imagenet-adversarial/imagenet-a"}),),
+        (File(f"{HENDRYCKS}/imagenet-a.tar", moves={"imagenet-a": "imagenet-adversarial/imagenet-a"}),),
         IMAGENET_NAMES,
     ),
     "imagenet_r": Origin(
         "imagenet-rendition",
         ("imagenet-rendition/imagenet-r",),
         "test for ImageNet, 200 classes, 2.2 GB",
-        (File((f"{HENDRYCKS}/imagenet-r.tar",), moves={"imagenet-r": "imagenet-rendition/imagenet-r"}),),
+        (File(f"{HENDRYCKS}/imagenet-r.tar", moves={"imagenet-r": "imagenet-rendition/imagenet-r"}),),
         IMAGENET_NAMES,
     ),
 }

@@ -130,7 +130,7 @@ def textures(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """Local server with DTD; its split file comes from a stub of Google Drive."""
     archive = tar({"dtd/images/banded/x.jpg": b"x"})
     address = server.put("/dtd.tar.gz", archive)
-    origin = replace(ORIGINS["dtd"], files=(File((address,), md5(archive), {"dtd": "dtd"}),))
+    origin = replace(ORIGINS["dtd"], files=(File(address, md5(archive), {"dtd": "dtd"}),))
     monkeypatch.setitem(ORIGINS, "dtd", origin)
     monkeypatch.setattr(lay_out, "download_drive", lambda drive_id, path: path.parent.mkdir() or path.write_text("{}"))
     return server
@@ -159,7 +159,7 @@ def test_missing_split_file_does_not_stop_the_download(
 def test_second_url_is_tried(textures: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (file,) = ORIGINS["dtd"].files
     missing = textures.put("/missing.tar.gz")
-    monkeypatch.setitem(ORIGINS, "dtd", replace(ORIGINS["dtd"], files=(replace(file, urls=(missing, *file.urls)),)))
+    monkeypatch.setitem(ORIGINS, "dtd", replace(ORIGINS["dtd"], files=(replace(file, url=missing, mirror=file.url),)))
     assert get_data.main(["dtd", "--data", str(tmp_path)]) == 0
     assert textures.requests == ["/missing.tar.gz", "/dtd.tar.gz"]
 
@@ -168,7 +168,7 @@ def test_failure_does_not_stop_other_datasets(
     textures: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        ORIGINS, "food101", replace(ORIGINS["food101"], files=(File((textures.put("/no"),), moves={"a": "food-101"}),))
+        ORIGINS, "food101", replace(ORIGINS["food101"], files=(File(textures.put("/no"), moves={"a": "food-101"}),))
     )
     monkeypatch.setattr(get_data, "NAMES", ["food101", "dtd"])
     assert get_data.main(["all", "--data", str(tmp_path)]) == 2
@@ -191,10 +191,7 @@ def test_manual_steps_are_printed(
 
 @pytest.mark.parametrize(
     ("npm", "message"),
-    [
-        ("", "Node.js"),
-        ("printf 'npm error %s\\n' 'code 1' 'syscall x' 'no way' >&2; exit 1", "npm error no way"),
-    ],
+    [("", "Node.js"), ("printf 'npm error %s\\n' 'code 1' 'syscall x' 'no way' >&2; exit 1", "npm error no way")],
 )
 def test_drawings_need_npm(
     npm: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
