@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from coft.core.settings import setting, share
 from coft.labelling.first_labels import likeliest
@@ -51,6 +51,7 @@ class DPA(MUST):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        # Image prototypes, of unit length, (C, embed_dim); mean predictions by text of the last batches, (WINDOW, C).
         for student in self.students.values():
             student.register_buffer("prototypes", student.model.positive.detach().clone())
             student.register_buffer("recent", torch.zeros(WINDOW, len(student.model.positive)).to(self.engine.device))
@@ -68,15 +69,15 @@ class DPA(MUST):
         """Recompute the image prototypes; a class without images takes its text prototype."""
         super().prepare(epoch)
         for name, features in self.engine.encode(self.student_encoders).items():
-            student = self.students[name]
-            logits, images = final_classifier(student.model).logits(features), self.prototypes(student).cpu()
+            student: Any = self.students[name]
+            logits, images = final_classifier(student.model).logits(features), student.prototypes.cpu()
             probability = (
                 logits if epoch == 0 else logits.map(lambda rows, x, p=images: self._both(rows, x, p), features)
             )
             texts = F.normalize(student.model.positive.detach().float().cpu(), dim=-1)
-            self.prototypes(student).copy_(image_prototypes(features, likeliest(probability), texts))
+            student.prototypes.copy_(image_prototypes(features, likeliest(probability), texts))
             if not epoch:
-                self.recent(student).copy_(logits.map(lambda rows: rows.float().softmax(dim=1)).mean())
+                student.recent.copy_(logits.map(lambda rows: rows.float().softmax(dim=1)).mean())
 
     def _both(self, logits: Tensor, features: Tensor, prototypes: Tensor) -> Tensor:
         """Mix the probabilities from text and image prototypes. Shape (n, C)."""
@@ -85,16 +86,15 @@ class DPA(MUST):
         return weight * by_image + (1 - weight) * logits.float().softmax(dim=1)
 
     @torch.no_grad()
-    def label_batch(self, student: nn.Module, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def label_batch(self, student: Any, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return labels of weak views and their weights, shape (n,) each, and predictions by text, shape (n, C).
 
         The weight is the product of p(label) / max_c p(c) under text and under image prototypes.
         """
-        model: Any = student.model
-        features = model.features(views)
-        by_text = model.classify(features)[0].float().softmax(dim=1)
-        by_image = probability_by_image(features, self.prototypes(student), self.engine.clip.scale)
-        balanced = F.normalize(by_text / self.recent(student).mean(dim=0), p=1, dim=1)
+        features = student.model.features(views)
+        by_text = student.model.classify(features)[0].float().softmax(dim=1)
+        by_image = probability_by_image(features, student.prototypes, self.engine.clip.scale)
+        balanced = F.normalize(by_text / student.recent.mean(dim=0), p=1, dim=1)
         weight = self.settings.image_share
         label = (weight * by_image + (1 - weight) * balanced).argmax(dim=1)
         near = [p.gather(1, label.unsqueeze(1)).squeeze(1) / p.max(dim=1).values for p in (by_text, by_image)]
@@ -102,7 +102,8 @@ class DPA(MUST):
 
     def loss(self, name: str, batch: Batch) -> dict[str, Term]:
         """Compute weighted cross-entropy (a mean over all images), the fairness term and the alignment term."""
-        settings, student = self.settings, self.students[name]
+        settings = self.settings
+        student: Any = self.students[name]
         whole, count = len(batch.whole.index), len(batch.views)
         label, weight, by_text = self.label_batch(student, batch.views[:, 1])
         batch.keep(by_text)
@@ -111,7 +112,7 @@ class DPA(MUST):
         losses |= fairness_term(logits.softmax(dim=1), whole, settings.fairness)
         if settings.align:
             texts = F.normalize(student.model.positive.float(), dim=-1)
-            products = self.engine.clip.scale * self.prototypes(student).float() @ texts.t()
+            products = self.engine.clip.scale * student.prototypes.float() @ texts.t()
             apart = F.cross_entropy(products, torch.arange(len(texts), device=products.device))
             losses["apart"] = Term(count * apart, whole, settings.align)  # in proportion to this part of the batch
         return losses
@@ -120,15 +121,5 @@ class DPA(MUST):
         """Update a model's moving average of weights, and the recent mean predictions by text."""
         super().after_step(name, index, kept)
         if kept is not None and len(kept):
-            recent = self.recent(self.students[name])
+            recent: Any = self.students[name].recent
             recent.copy_(torch.cat([recent[1:], kept.mean(dim=0, keepdim=True).to(recent)]))
-
-    @staticmethod
-    def recent(student: nn.Module) -> Tensor:
-        """Return the mean predictions by text of the last batches. Shape (WINDOW, C)."""
-        return cast(Tensor, student.recent)
-
-    @staticmethod
-    def prototypes(student: nn.Module) -> Tensor:
-        """Return the image prototypes of a model. Unit length, shape (C, embed_dim)."""
-        return cast(Tensor, student.prototypes)
