@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -33,18 +32,6 @@ CONFIGS = ROOT / "configs"
 WITH_LABELS = ("CoOp", "Supervised")  # trainers that refuse a user's own images
 OR_ON_YOUR_OWN = ", or on your own images: bash scripts/{} folder --images DIR --classes NAMES --output-dir RUN"
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # epochs of CoOp by shots; 200 for more shots, but 50 on ImageNet
-
-
-class DatasetArguments(NamedTuple):
-    """Arguments of train.py for a data set.
-
-    Attributes:
-        flags: Flags, which come before the settings.
-        settings: Keys and values of settings.
-    """
-
-    flags: list[str]
-    settings: list[str]
 
 
 def make_parser(trainer: str) -> argparse.ArgumentParser:
@@ -126,18 +113,18 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     Raises:
         UserError: If the data set is unknown, or an argument is wrong.
     """
-    dataset = dataset_arguments(args.dataset)
+    dataset_flags, dataset_settings = dataset_arguments(args.dataset)
     backbone = backbone_of(args)
     args = argparse.Namespace(**vars(args))
     args.opts = [*preset(trainer, args.preset), *folder_settings(args), *args.opts]
     opts = [*shot_settings(trainer, args.shots, args.dataset), *args.opts]
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
-    argv += dataset.flags
+    argv += dataset_flags
     if config := trainer_config(trainer, backbone, trusts(args.opts)):
         argv += ["--config-file", str(config)]
     argv += ["--output-dir", str(args.output_dir or output_dir(trainer, backbone, args))]
     flag = ["--quiet"] if args.quiet else [] if args.verbose else ["--brief"]
-    return [*argv, *flag, *dataset.settings, *opts]
+    return [*argv, *flag, *dataset_settings, *opts]
 
 
 def config_name(dataset: str) -> str:
@@ -146,21 +133,21 @@ def config_name(dataset: str) -> str:
     return stems.get(dataset.lower(), dataset)
 
 
-def dataset_arguments(name: str) -> DatasetArguments:
-    """Return the arguments that select a data set: its config or, without one, its name in Dassl's registry.
+def dataset_arguments(name: str) -> tuple[list[str], list[str]]:
+    """Return the flags and settings that select a data set: its config or, without one, its name in Dassl's registry.
 
     Raises:
         UserError: If there is neither.
     """
     config = CONFIGS / "datasets" / f"{name}.yaml"
     if config.is_file():
-        return DatasetArguments(["--dataset-config-file", str(config)], [])
+        return ["--dataset-config-file", str(config)], []
     import datasets  # noqa: F401 - registers ours
     from dassl.data.datasets import DATASET_REGISTRY
 
     registered = {title.lower(): title for title in DATASET_REGISTRY.registered_names()}
     if name.lower() in registered:
-        return DatasetArguments([], ["DATASET.NAME", registered[name.lower()]])
+        return [], ["DATASET.NAME", registered[name.lower()]]
     names = sorted({path.stem for path in (CONFIGS / "datasets").glob("*.yaml")} | set(registered))
     raise UserError(f"unknown data set {name!r}; {did_you_mean(name, names)}")
 

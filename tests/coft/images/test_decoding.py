@@ -16,7 +16,7 @@ from coft.core.errors import UserError
 from coft.engine.inputs import decoding_of
 from coft.images.reading import FULL_SIZE, Decoding, decode_image
 from coft.images.unlabeled import UnlabeledPool
-from trainers.labeled_images import LabeledImages
+from trainers.data import LabeledImages
 
 from .encoding import encode
 
