@@ -138,12 +138,9 @@ def share_stages(encoders: Sequence[nn.Module]) -> bool:
     """Return whether two or more encoders are skippable and have the same weights in their frozen stages."""
     if len(encoders) < 2 or not all(isinstance(encoder, _StagedEncoder) for encoder in encoders):
         return False
-    states = [[value for part in _skippable(encoder) for value in part.state_dict().values()] for encoder in encoders]
+    parts = [[part for part in encoder.modules() if isinstance(part, _SkippableStage)] for encoder in encoders]
+    states = [[value for part in of_one for value in part.state_dict().values()] for of_one in parts]
     return all(len(state) == len(states[0]) and all(map(torch.equal, state, states[0])) for state in states[1:])
-
-
-def _skippable(encoder: nn.Module) -> list[nn.Module]:
-    return [module for module in encoder.modules() if isinstance(module, _SkippableStage)]
 
 
 def through_stages(visual: nn.Module, images: Tensor, run: Map | None = None) -> Tensor:
@@ -194,16 +191,13 @@ class FrozenBank:
         flat = images.flatten(0, -4)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         keys = [_digest(image, dtype) for image in flat]
-        outputs = self._kept(keys)
+        with self._lock:
+            outputs = {key: self.kept[key] for key in keys if key in self.kept}
         missing = {key: row for row, key in enumerate(keys) if key not in outputs}
         if missing:
             outputs |= self._compute(flat, missing, alone)
         rows = torch.stack([outputs[key] for key in keys]).contiguous(memory_format=torch.channels_last)
         return rows if flat.shape == images.shape else rows.unflatten(0, images.shape[:-3])
-
-    def _kept(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
-        with self._lock:
-            return {key: self.kept[key] for key in keys if key in self.kept}
 
     def _compute(self, images: Tensor, missing: dict[bytes, int], alone: bool) -> dict[bytes, Tensor]:
         new = images[list(missing.values())]

@@ -111,13 +111,10 @@ def run_block(block: Any, x: Tensor, rows: slice = slice(None), causal: bool = F
         The tokens of `rows`. Shape (n, number of rows, width).
     """
     if not is_plain_block(block):
-        batch_first = getattr(block, "batch_first", _is_from(block, ("open_clip.", "timm.")))
+        # All bases of the block's class count, since FSDP prepends one.
+        is_other = any(base.__module__.startswith(("open_clip.", "timm.")) for base in type(block).__mro__)
+        batch_first = getattr(block, "batch_first", is_other)
         return block(x)[:, rows] if batch_first else block(x.transpose(0, 1)).transpose(0, 1)[:, rows]
     query, key, value = project(block, x)
     y = F.scaled_dot_product_attention(query[:, :, rows], key, value, is_causal=causal)
     return feed_forward(block, add_attention(block, x[:, rows], y.transpose(1, 2).flatten(2)))
-
-
-def _is_from(block: Any, packages: tuple[str, ...]) -> bool:
-    """Return whether a block's class comes from one of the packages. All bases count, since FSDP prepends a class."""
-    return any(base.__module__.startswith(packages) for base in type(block).__mro__)

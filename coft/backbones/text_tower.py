@@ -91,11 +91,6 @@ def _pack_cached(lengths: tuple[int, ...], device: torch.device) -> PackedClasse
     return pack(lengths).to(device)
 
 
-def causal_mask(length: int, like: Tensor) -> Tensor:
-    """Return an additive causal mask in the dtype and on the device of `like`. Shape (length, length)."""
-    return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
-
-
 def encode_text(clip_model: Any, embeddings: Tensor, ends: Tensor, budget: int = MEMORY_BUDGET) -> Tensor:
     """Encode token embeddings that are cut at the end of the longest prompt.
 
@@ -121,7 +116,8 @@ def encode_text(clip_model: Any, embeddings: Tensor, ends: Tensor, budget: int =
 
 def _encode_cut(tower: TextTower, embeddings: Tensor, ends: Tensor) -> Tensor:
     x = embeddings + tower.positions[: embeddings.shape[1]]
-    mask, rows = causal_mask(embeddings.shape[1], x), torch.arange(len(x), device=x.device)
+    mask = x.new_full((x.shape[1], x.shape[1]), float("-inf")).triu_(1)
+    rows = torch.arange(len(x), device=x.device)
     x = x if tower.batch_first else x.transpose(0, 1)
     for block in tower.blocks:
         x = tower.run_causal(block, x, mask)
