@@ -128,17 +128,8 @@ def _draw_image(axes: Any, row: dict[str, str], name: str) -> None:
         right = row[column] == row["class"]
         lines.append((f"{predictor}: {row[column]} {RIGHT if right else WRONG}", BLUE if right else ORANGE))
     for number, (text, color) in enumerate(lines):
-        axes.text(
-            0.5,
-            -0.04 - LINE * number,
-            text,
-            transform=axes.transAxes,
-            horizontalalignment="center",
-            verticalalignment="top",
-            fontsize=7.5,
-            color=color,
-            fontfamily="DejaVu Sans",
-        )
+        place = {"transform": axes.transAxes, "horizontalalignment": "center", "verticalalignment": "top"}
+        axes.text(0.5, -0.04 - LINE * number, text, **place, fontsize=7.5, color=color, fontfamily="DejaVu Sans")
 
 
 def picture(argv: Sequence[str]) -> int:

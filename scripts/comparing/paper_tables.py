@@ -42,14 +42,8 @@ def cells_of(benchmark: Benchmark, rows: Mapping[Unit, Rows]) -> pd.DataFrame:
             right = {
                 name: of_unit.right[method.name] for name, of_unit in units.items() if method.name in of_unit.right
             }
-            labels = READS_LABELS.get(method.trainer, False)
-            line = {
-                "backbone": backbone,
-                "method": method.name,
-                "uses_labels": labels,
-                "published": False,
-                "source": "",
-            }
+            line = {"backbone": backbone, "method": method.name, "published": False, "source": ""}
+            line["uses_labels"] = READS_LABELS.get(method.trainer, False)
             cells += [{**line, **cell} for cell in _our_cells(right, list(units))]
         for row in benchmark.published:
             line = {"backbone": backbone, "method": row.name, "uses_labels": False, "published": True}
@@ -58,17 +52,8 @@ def cells_of(benchmark: Benchmark, rows: Mapping[Unit, Rows]) -> pd.DataFrame:
             if row.backbone == backbone and figures:
                 figures |= {MEAN: float(np.mean(list(figures.values())))} if len(figures) == len(units) else {}
                 cells += [{**line, "dataset": name, "accuracy": value} for name, value in figures.items()]
-    columns = [
-        "backbone",
-        "method",
-        "dataset",
-        "accuracy",
-        "half_interval",
-        "seeds",
-        "uses_labels",
-        "published",
-        "source",
-    ]
+    columns = ["backbone", "method", "dataset", "accuracy", "half_interval", "seeds"]
+    columns += ["uses_labels", "published", "source"]
     return pd.DataFrame(cells, columns=columns)
 
 

@@ -15,8 +15,7 @@ import pytest
 
 from scripts.comparing.methods import Method
 from scripts.comparing.plan import Run
-from scripts.comparing.progress import remaining
-from scripts.comparing.run import LOG, child_environment, run_all
+from scripts.comparing.run import LOG, child_environment, remaining, run_all
 
 from .toy_runs import starts, toy_command, toy_run
 
