@@ -102,12 +102,10 @@ def json_format(
     form: Schema,
     valid: Any,
     refused: Mutations,
-    write: Callable[[Any], Mutation] = json_content,
-    count: int = 200,
     **options: Any,
 ) -> Format:
-    """Return the format of a JSON or YAML file with a form, and generate mutations of a valid object."""
-    generated = from_form(form, valid, write, count)
+    """Return the format of a JSON file with a form, and generate mutations of a valid object."""
+    generated = from_form(form, valid, json_content, 300)
     refused, either = {**refused, **generated[REFUSED]}, {**DAMAGED_TEXT, **generated[EITHER]}
     return Format(category, name, file_with(name, json.dumps(valid)), read, refused, either, **options)
 
@@ -207,7 +205,7 @@ def classes() -> Iterator[Format]:
     }
     refused = {**INVALID, **DUPLICATE_KEY, **contents(INPUTS["descriptions"])}
     refused |= {name: json_content(value) for name, value in too_large.items()}
-    yield json_format("classes", "descriptions.json", read_descriptions, DESCRIPTIONS, valid, refused, count=300)
+    yield json_format("classes", "descriptions.json", read_descriptions, DESCRIPTIONS, valid, refused)
 
 
 # -------------------------------------------------------------------- splits and configs
@@ -233,7 +231,7 @@ def splits() -> Iterator[Format]:
     valid = {"train": rows, "val": [], "test": rows}
     refused = {**INVALID, **DUPLICATE_KEY, **contents(INPUTS["splits"])}
     names = ("image",)
-    yield json_format("splits", "split.json", build_split, SPLIT, valid, refused, count=300, input_names=names)
+    yield json_format("splits", "split.json", build_split, SPLIT, valid, refused, input_names=names)
 
 
 def configs() -> Iterator[Format]:

@@ -63,10 +63,6 @@ def json_content(value: Any) -> Mutation:
     return content(json.dumps(value))
 
 
-def yaml_content(value: Any) -> Mutation:
-    return content(yaml.safe_dump(json.loads(json.dumps(value))))
-
-
 def torch_content(value: Any) -> Mutation:
     return lambda path: torch.save(value, path)
 

@@ -23,10 +23,8 @@ from .generate import draw
 from .mutations import (
     BROKEN_LINKS,
     FILE_NAMES,
-    GARBAGE,
     INPUTS,
     SPECIAL_FILES,
-    UNREADABLE,
     Mutations,
     replace_by,
 )
@@ -106,20 +104,6 @@ def moved_run(workspace: Workspace) -> None:
 ODD_FILE_NAMES = (
     *(b"caf\xe9.png", b"\xff\xfe.png", b"\n.png", b"\x1b[31m.png", "\u202e.png".encode(), b"a,b;'\".png", b"-rf.png"),
 )
-
-
-@case("images")
-def bad_images(workspace: Workspace) -> None:
-    """Bad images among good ones: each is skipped and listed with a reason."""
-    folder = workspace.copy_images()
-    unreadable = {name: UNREADABLE[name] for name in ("a dangling link", "a pipe", "a device", "100 GB sparse")}
-    bad = {**GARBAGE, **unreadable}
-    for name, mutate in bad.items():
-        mutate(workspace.write(f"photos/{name}.png"))
-    (folder / "circle").symlink_to(folder)
-    skipped = (workspace.train(images=folder) / "skipped.csv").read_text()
-    if accepted := [name for name in bad if f"{name}.png" not in skipped]:
-        raise WrongResult(f"accepted as images: {accepted}")
 
 
 @case("images", count=20)

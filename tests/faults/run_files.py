@@ -1,10 +1,9 @@
-"""Files that the project writes and reads again: checkpoints, run folders, models, journals, caches."""
+"""Files that the project writes and reads again: checkpoints, run folders, models, journals."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from coft.backbones.feature_cache import cached, form_of
 from coft.cli.main import main as coft
 from coft.inference.locate_model import FORMAT as MODEL_FORMAT
 from coft.inference.locate_model import SCHEMA as MODEL
-from coft.inference.sorting import FORMAT as SORTED
-from coft.inference.undo_journal import FILE_ENTRY, HEAD
 
 from .backbones import NON_FINITE, WRONG_OBJECTS, train_with, with_number
 from .formats import Format
@@ -33,11 +29,9 @@ from .mutations import (
     flip_bit_of_member,
     flips,
     from_form,
-    rewrite,
-    torch_content,
     without,
 )
-from .verdict import REFUSED, WrongResult
+from .verdict import WrongResult
 from .workspace import Workspace, call
 
 # -------------------------------------------------------------------- checkpoints
@@ -150,28 +144,6 @@ def move_images(workspace: Workspace) -> Path:
     return next((workspace.folder / "sorted").glob("*.jsonl"))
 
 
-def replace_line(number: int, value: Any) -> Mutation:
-    def change(data: bytes) -> bytes:
-        rows = data.splitlines(keepends=True)
-        rows[number] = json.dumps(value).encode() + b"\n"
-        return b"".join(rows)
-
-    return rewrite(change)
-
-
-def generated_lines() -> dict[str, Mutation]:
-    """Generate edits of a line of a journal."""
-    entry = {"from": "/photos/a.png", "to": "class/a.png", "size": 5, "time": 6}
-    heads = from_form(HEAD, {"format": SORTED, "link": False}, partial(replace_line, 0), 30)
-    entries = from_form(FILE_ENTRY, entry, partial(replace_line, -1), 80)
-    return {
-        f"{kind} {name}": mutate
-        for kind, generated in (("head", heads), ("line", entries))
-        for mutations in generated.values()
-        for name, mutate in mutations.items()
-    }
-
-
 def partly_done(argv: Sequence[str]) -> int:
     """Call coft. Exit code 1 is correct here: some files were not moved back."""
     code = coft(argv)
@@ -207,40 +179,4 @@ def run_files() -> Iterator[Format]:
     yield Format("folders", "model.json", make, predict_finite, *generated_models(), input_names=names)
     non_finite = {f"{value} in its weights": partial(edit_weights, value=value) for value in NON_FINITE}
     yield Format("non-finite", "model.json", make, predict, non_finite, input_names=("model",))
-    either = {**damage, **generated_lines()}
-    yield Format("folders", "journal", move_images, undo, either=either, input_names=("--undo", ".jsonl"))
-
-
-# -------------------------------------------------------------------- caches
-
-
-def without_space(function: Callable[..., object], *args: Any) -> None:
-    """Call a function while files cannot grow beyond zero bytes."""
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard_limit))
-    try:
-        function(*args)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard_limit, hard_limit))
-
-
-def features(folder: Path) -> list[list[float]]:
-    return cached(lambda: torch.arange(4000.0).view(1000, 4), folder, "key", shape=(1000, 4)).tolist()
-
-
-def caches() -> Iterator[Format]:
-    """The cache of features: damage may cost time, but must not change the values."""
-
-    def fill_cache(workspace: Workspace) -> Path:
-        features(workspace.folder / "cache")
-        return next((workspace.folder / "cache").iterdir())
-
-    def read_cache(workspace: Workspace, path: Path) -> None:
-        if features(path.parent) != features(workspace.folder / "another"):
-            raise WrongResult("the cache changes the values")
-
-    damage = {**GARBAGE, **DAMAGE, **MISSING, **flips(5)}
-    damage |= from_form(form_of((1000, 4)), torch.zeros(1000, 4), torch_content, 60)[REFUSED]
-    full = {"missing, and no space": MISSING["missing"]}
-    yield Format("folders", "cache of features", fill_cache, read_cache, accepted=damage)
-    yield Format("folders", "cache of features", fill_cache, partial(without_space, read_cache), accepted=full)
+    yield Format("folders", "journal", move_images, undo, either=damage, input_names=("--undo", ".jsonl"))

@@ -58,13 +58,13 @@ def invalid_values() -> Iterator[Case]:
         for value, expected in values:
             text = value if isinstance(value, str) else repr(value)
             if kind is not str or isinstance(value, str):  # on the command line any value is text
-                yield config_case(f"{name} {text}", expected, names, arguments=(name, text))
+                yield config_case(f"{name} {text}", expected, names, name, text)
             if kind is not str or not isinstance(value, str):
                 is_doubtful = value is None or (kind is tuple and value in ONE_ENTRY)
                 in_file = EITHER if is_doubtful else expected
                 yield config_case(f"{name}: {value!r} in a file", in_file, names, file=config_file(name, value))
-        yield config_case(f"{name}X", REFUSED, (f"{name}X",), arguments=(f"{name}X", "1"))
-        yield config_case(f"{name} without a value", REFUSED, (name,), arguments=(name,))
+        yield config_case(f"{name}X", REFUSED, (f"{name}X",), f"{name}X", "1")
+        yield config_case(f"{name} without a value", REFUSED, (name,), name)
         exploit = config_file(name, "CODE").replace("CODE", EXPLOIT)
         yield config_case(f"{name}: code in a file", REFUSED, ("own.yaml",), file=exploit)
 
@@ -77,15 +77,10 @@ def config_file(name: str, value: Any) -> str:
     return yaml.safe_dump(tree)
 
 
-def config_case(
-    name: str, expected: Expected, input_names: tuple[str, ...], arguments: tuple[str, ...] = (), file: str = ""
-) -> Case:
-    """Return the case of a config made from arguments, or from a file."""
-    return Case("settings", name, partial(make_config, arguments=arguments, file=file), expected, input_names)
+def config_case(name: str, expected: Expected, input_names: tuple[str, ...], *settings: str, file: str = "") -> Case:
+    """Return the case of a config made from settings and a file."""
+    return Case("settings", name, partial(make_config, settings=settings, file=file), expected, input_names)
 
 
-def make_config(workspace: Workspace, arguments: tuple[str, ...], file: str) -> None:
-    if file:
-        workspace.read_config(workspace.write("own.yaml", file))
-    else:
-        workspace.make_config(settings=arguments)
+def make_config(workspace: Workspace, settings: tuple[str, ...], file: str) -> None:
+    workspace.make_config("--config-file", str(workspace.write("own.yaml", file)), settings=settings)

@@ -56,15 +56,15 @@ def test_a_warning_if_the_cache_cannot_be_written(tmp_path: Path, caplog: pytest
     assert "Image features are not stored in" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "nan", "folder"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "nan", "other shape", "folder"])
 def test_damaged_files_are_computed_again(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cached(random_features, tmp_path, "key")
     (file,) = tmp_path.iterdir()
     data = bytearray(file.read_bytes())
     data[data.find(random_features().numpy().tobytes()[:8])] ^= 1
     file.write_bytes({"cut": data[:200], "emptied": b""}.get(damage, data))
-    if damage == "nan":
-        torch.save(random_features() * torch.nan, file)
+    if damage in ("nan", "other shape"):
+        torch.save(random_features() * torch.nan if damage == "nan" else random_features()[:, :2], file)
     if damage == "folder":
         file.unlink()
         file.mkdir()
