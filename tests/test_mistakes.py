@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import train
 from coft.core.lock import exclusive_lock
@@ -176,8 +175,3 @@ def test_folder_accepts_only_the_same_settings(
     assert train.main(arguments("DATALOADER.NUM_WORKERS", "1")) == 0
     again = json.loads((out / "summary.json").read_text())
     assert again["results"]["accuracy_test"] == summary["results"]["accuracy_test"]
-
-
-def test_torchscript_backbone_is_refused(fails: Call, tmp_path: Path) -> None:
-    torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1)).save(str(tmp_path / "code.pt"))
-    assert "TorchScript" in fails(backbone=str(tmp_path / "code.pt"))

@@ -91,13 +91,6 @@ def test_suggested_names() -> None:
     assert hint.startswith("the nearest of 100 known ones: ") and "TRAINER.WISER" in hint and hint.count(",") == 4
 
 
-def test_error_of_a_loader_worker_is_cut_to_its_message() -> None:
-    error = UserError(
-        "Caught UserError in DataLoader worker process 0.\nTraceback ...\ncoft.core.errors.UserError: image x"
-    )
-    assert error.line == "image x"
-
-
 def pool_images(root: Path, **settings: Any) -> list[Any]:
     return list(Digits(config(root, **settings)).train_u)
 

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-from coft.core.errors import UserError
-from tests.trainers.changed_sets import blank_labels, change_data_set
 from tests.trainers.runs import Run, assert_true_labels
 
 
@@ -28,8 +22,3 @@ def test_supervised_trains_on_the_images_of_label_free_trainers(run: Run) -> Non
     assert shots.labels_used == 24
     transductive = run("Supervised", train=False, DATASET__NUM_UNLABELED=20, DATASET__UNLABELED="test", out="test")
     assert transductive.labels_used == 36
-
-
-def test_supervised_refuses_images_without_labels(run: Run, shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Supervised learns from labels"):
-        run("Supervised", root=change_data_set(shapes, tmp_path / "blank", blank_labels))
