@@ -21,9 +21,9 @@ from coft.backbones.descriptions import (
 )
 from coft.backbones.prompts import plain_name
 from coft.core.errors import UserError
+from datasets.coop_sets import EUROSAT
 from datasets.digits import CLASSNAMES as DIGITS
 from datasets.drawings import DECLARED
-from datasets.coop_sets import EUROSAT
 from datasets.intel import CLASSNAMES as INTEL
 from datasets.pacs import CLASSNAMES as PACS
 from datasets.torchvision_sets import SETS
