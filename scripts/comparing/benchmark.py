@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -253,12 +253,20 @@ def listed_results(planned: Mapping[Unit, Sequence[Run]], path: Path | None) -> 
     listed, results = read_list(path) if path else {}, dict[Run, Result]()
     for unit, runs in planned.items():
         of_unit = {run: listed[key] for run in runs if (key := key_of(identity(run, unit.settings))) in listed}
-        counts = sorted({len(result.right["end"]) for result in of_unit.values()})
-        if len(counts) > 1:
-            different = f"{counts[0]} and of {counts[-1]} test images"
-            raise UserError(f"{path}: of {unit.title} it has results of {different}; remove the lines of one kind")
+        check_test_images(unit, of_unit.values(), f"{path}: remove the lines of one kind")
         results |= of_unit
     return results
+
+
+def check_test_images(unit: Unit, results: Iterable[Result], remedy: str) -> None:
+    """Check that all results of a unit have the same number of test images.
+
+    Raises:
+        UserError: If they differ; its message ends in `remedy`.
+    """
+    counts = sorted({len(result.right["end"]) for result in results})
+    if len(counts) > 1:
+        raise UserError(f"{unit.title} has results of {counts[0]} and of {counts[-1]} test images; {remedy}")
 
 
 # ---------------------------------------------------------------- rows
@@ -287,6 +295,9 @@ def rows_of(
     planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result], derived: Sequence[Entry] = ()
 ) -> dict[Unit, Rows]:
     """Return the rows of units with a finished run, and of `derived` those that differ anywhere from their source."""
+    for unit, runs in planned.items():
+        present = [results[run] for run in runs if run in results]
+        check_test_images(unit, present, "remove the folders or lines of one kind")
     rows = {unit: read_rows(runs, results) for unit, runs in planned.items()}
     places = {(unit.dataset, name) for unit, of_unit in rows.items() for name in of_unit.right}
     derived = [row for row in derived if any((place, row["from"]) in places for place in row["where"])]

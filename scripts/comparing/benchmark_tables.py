@@ -230,7 +230,8 @@ def calibration_table(units: Table) -> str:
     The last row counts the units where accuracy and mean confidence differ by at most CLOSE points, and has the mean
     error.
     """
-    numbers = {unit: rows.calibration["CoFT"] for unit, rows in units.items() if "CoFT" in rows.calibration}
+    of_coft = {unit: rows.calibration.get("CoFT", {}) for unit, rows in units.items()}
+    numbers = {unit: of_unit for unit, of_unit in of_coft.items() if {"confidence", "error"} <= of_unit.keys()}
     rows = [
         [unit.title, *(f"{of_unit[name]:.1f}" if name in of_unit else MISSING for name in CALIBRATION)]
         for unit, of_unit in numbers.items()

@@ -203,7 +203,7 @@ def bootstrap_errors(datasets: Sequence[Units], draws: int = DRAWS, seed: int = 
     """
     sums = np.stack([_bootstrap_sums(units, draws, (seed, place)) for place, units in enumerate(datasets)], axis=1)
     sizes = np.array([len(units) for units in datasets])
-    which = np.random.default_rng(seed).integers(len(datasets), size=(draws, len(datasets)))
+    which = np.random.default_rng((seed, len(datasets), 0, 1)).integers(len(datasets), size=(draws, len(datasets)))
     summed: NDArray[np.float64] = sums[np.arange(draws)[:, None], which].sum(axis=1)
     return summed / sizes[which].sum(axis=1, keepdims=True)
 
@@ -229,10 +229,10 @@ def _counts(images: int, draws: int, key: tuple[int, int]) -> NDArray[np.float32
 
 
 def _corrected_for_few_seeds(all_seeds: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean over drawn seeds, its deviation from that of all seeds corrected for few seeds; at least 0."""
+    """Return the mean over drawn seeds, its deviation from that of all seeds corrected for few seeds; within [0, 1]."""
     seeds, mean = all_seeds.shape[1], all_seeds.mean(axis=1)
     spread: NDArray[np.float64] = mean + (drawn.mean(axis=1) - mean) * np.sqrt(seeds / max(1, seeds - 1))
-    return spread.clip(0)
+    return spread.clip(0, 1)
 
 
 def mean_errors(datasets: Sequence[Units]) -> NDArray[np.float64]:

@@ -16,13 +16,14 @@ from scripts.comparing.benchmark import (
     Unit,
     plan_units,
     read_benchmark,
+    rows_of,
     with_derived,
 )
-from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, verdict
+from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, verdict, write_report
 from scripts.comparing.list import WITH_PHASE1, read_result
 from tests.markdown import table_rows
 
-from .toy_benchmark import RATES, Planned, finish, report_of
+from .toy_benchmark import RATES, Planned, finish, report_of, results_of
 
 pytestmark = pytest.mark.usefixtures("no_weights")
 
@@ -127,6 +128,16 @@ def test_confidence_and_accuracy_on_test_images(report: str) -> None:
     units = [row for title, row in table.items() if not title.startswith("within")]
     close = sum(abs(float(row["accuracy"]) - float(row["mean confidence"])) <= 5 for row in units)
     assert list(last.values())[1:] == ["-", f"{close} of {len(units)}", "4.0", "-", "-"]
+
+
+def test_a_unit_without_confidences_is_left_out_of_their_table(planned: Planned) -> None:
+    for runs in planned.values():
+        finish(runs)
+    ((unit, runs), *_) = planned.items()
+    results = results_of(planned)
+    results |= {run: replace(results[run], calibration={"unsure": 1.0}) for run in runs}
+    table = cells(write_report(rows_of(planned, results), "a command", []), "CoFT on test images, %")
+    assert set(table) == {other.title for other in planned if other != unit}
 
 
 def test_bars_are_met_or_missed(planned: Planned) -> None:

@@ -197,6 +197,15 @@ def width(datasets: list[list[tuple[np.ndarray, ...]]]) -> float:
     return high - low
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_data_sets_and_seeds_are_drawn_independently(order: int) -> None:
+    varying, never_wrong = np.ones((2, 50), bool), np.ones((2, 50), bool)
+    varying[1] = False
+    drawn = bootstrap_errors([[(varying,)], [(never_wrong,)]][::order])[:, 0]
+    assert drawn.mean() == pytest.approx(0.25, abs=0.03)  # half of the data sets, half of the seeds
+    assert drawn.max() <= 1
+
+
 def test_a_data_set_s_second_unit_is_no_second_data_set() -> None:
     source = np.random.default_rng(4)
     units = [(right(rate, 3, 1000, source), right(0.7, 3, 1000, source)) for rate in RATES]
