@@ -45,17 +45,17 @@ def make_map(title: str, before: tuple[str, pd.Series], after: tuple[str, pd.Ser
         after: Meaning of the columns, and the class of each image after.
         classes: Class names, by label.
     """
-    counts = confusion(before[1], after[1], classes)
-    total = int(counts.sum())
-    if not total:
+    rows, columns = labels_of(before[1], after[1], classes)
+    if not len(rows):
         return None
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     cells = []
-    if len(classes) <= MAX_TABLE_CLASSES:
+    if len(classes) <= MAX_TABLE_CLASSES:  # the matrix of very many classes does not fit into memory
+        counts = confusion(before[1], after[1], classes)
+        shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
         cells = [[(int(n), float(s)) for n, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)]
     table = moves(before[1], after[1]).head(MAX_MOVES).itertuples(index=False)
     moved = [(short(old), short(new), int(images)) for old, new, images in table]
-    share_off = 1 - float(np.trace(counts)) / total
+    share_off = 1 - float((rows == columns).sum()) / len(rows)
     return Map(title, before[0], after[0], [short(name, 40) for name in classes], cells, moved, share_off)
 
 
@@ -77,8 +77,14 @@ def moves(before: pd.Series, after: pd.Series) -> pd.DataFrame:
 
 def confusion(before: pd.Series, after: pd.Series, classes: list[str]) -> np.ndarray:
     """Count images by class before (rows) and after (columns), without those of unknown class. Shape (C, C)."""
+    rows, columns = labels_of(before, after, classes)
+    flat = rows * len(classes) + columns
+    return np.bincount(flat, minlength=len(classes) ** 2).reshape(len(classes), len(classes))
+
+
+def labels_of(before: pd.Series, after: pd.Series, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels before and after of the images whose class is known on both sides. Shape (n,) each."""
     label_of = {name: label for label, name in enumerate(classes)}  # ImageNet has a duplicate name: the last label wins
     rows, columns = (series.map(label_of).to_numpy(dtype=float, na_value=np.nan) for series in (before, after))
     both_known = ~(np.isnan(rows) | np.isnan(columns))
-    flat = (rows[both_known] * len(classes) + columns[both_known]).astype(int)
-    return np.bincount(flat, minlength=len(classes) ** 2).reshape(len(classes), len(classes))
+    return rows[both_known].astype(int), columns[both_known].astype(int)

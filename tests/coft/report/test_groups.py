@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from coft.report.blocks import Pictures, groups_by_class, strips_of
-from coft.report.maps import confusion, moves
+from coft.report.maps import confusion, make_map, moves
 
 CLASSES = ["cat", "dog", "nan"]
 
@@ -103,3 +104,13 @@ def test_the_most_and_least_confident_images_are_disjoint(
     shown = {strip.title: [int(picture.path[8:-4]) for picture in strip.pictures] for strip in strips}
     assert shown == {"surest": most_confident, **({"least sure": least_confident} if least_confident else {})}
     assert all(strip.count == count for strip in strips)
+
+
+def test_a_map_of_many_classes_has_no_matrix() -> None:
+    names = [f"class {number}" for number in range(5000)]
+    after = pd.Series(names)
+    tracemalloc.start()
+    drawn = make_map("", ("", after.shift(fill_value=names[0])), ("", after), names)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn is not None and not drawn.cells and math.isclose(drawn.share, 1 - 1 / 5000) and peak < 50 << 20
