@@ -31,6 +31,7 @@ from scripts.paths import called_from, data_folder, display_path  # noqa: E402
 CONFIGS = ROOT / "configs"
 WITH_LABELS = ("CoOp", "Supervised")  # trainers that refuse a user's own images
 OR_ON_YOUR_OWN = ", or on your own images: bash scripts/{} folder --images DIR --classes NAMES --output-dir RUN"
+PATH_SETTINGS = ("DESCRIPTIONS", "DESCRIPTIONS.FROM", "PHASE1_FROM", "INIT_WEIGHTS")  # ends of keys
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # epochs of CoOp by shots; 200 for more shots, but 50 on ImageNet
 
 
@@ -116,7 +117,7 @@ def train_arguments(trainer: str, args: argparse.Namespace) -> list[str]:
     dataset_flags, dataset_settings = dataset_arguments(args.dataset)
     backbone = backbone_of(args)
     args = argparse.Namespace(**vars(args))
-    args.opts = [*preset(trainer, args.preset), *folder_settings(args), *args.opts]
+    args.opts = [*preset(trainer, args.preset), *folder_settings(args), *with_callers_paths(args.opts)]
     opts = [*shot_settings(trainer, args.shots, args.dataset), *args.opts]
     argv = ["--trainer", trainer, "--backbone", backbone, "--seed", str(args.seed), "--root", str(args.data)]
     argv += dataset_flags
@@ -212,6 +213,15 @@ def folder_settings(args: argparse.Namespace) -> list[str]:
     values = {"IMAGES": repr(str(called_from(args.images).resolve())), "CLASSES": repr(classes)}
     values["LABELS_FROM_FOLDERS"] = str(args.labels_from_folders)
     return [word for key, value in values.items() for word in (f"DATASET.{key}", value)]
+
+
+def with_callers_paths(settings: Sequence[str]) -> list[str]:
+    """Return keys and values, with files and folders relative to the caller, as they are for flags."""
+    keys = ["", *settings]
+    return [
+        str(called_from(word)) if key.endswith(PATH_SETTINGS) and called_from(word).exists() else word
+        for key, word in zip(keys, settings, strict=False)
+    ]
 
 
 def shot_settings(trainer: str, shots: int | None, dataset: str) -> list[str]:

@@ -100,6 +100,11 @@ def test_paths_are_relative_to_the_callers_folder(
     assert value(argv, "--root") == "data" and value(argv, "--output-dir").startswith(
         "output/"
     )  # relative to the project
+    (here / "run").mkdir()
+    settings = {"DATASET.DESCRIPTIONS": "names.txt", "TRAIN.PHASE1_FROM": "run", "MODEL.INIT_WEIGHTS": "missing"}
+    argv = arguments("CoFT", "digits", *(word for pair in settings.items() for word in pair))
+    expected = [str(here / "names.txt"), str(here / "run"), "missing"]
+    assert [value(argv, key) for key in settings] == expected
     monkeypatch.setenv("DATA", "mine")
     assert value(arguments("CoFT"), "--root") == str(here / "mine")
 
