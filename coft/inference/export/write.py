@@ -29,12 +29,17 @@ HEAD = "`head.safetensors`: vectors of the classes (`weight`), and of the clean 
 
 READ = """
 def read(path):  # as in the run: upright, RGB, transparency on white
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    image = Image.open(path)
+    image.draft(None, (ENOUGH, ENOUGH))  # large JPEGs at reduced size
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((numpy.asarray(image) / 257).round().astype("uint8"))
+    image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 """
 USE = {
     "open_clip": f"""
-import open_clip, torch
+import numpy, open_clip, torch
 from PIL import Image, ImageOps
 from safetensors import safe_open
 {READ}
@@ -97,7 +102,7 @@ def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sampl
         onnx_file.require_packages()
     with new_folder(folder) as draft:
         file_lines, measured_lines = EXPORTERS[options.to](model, options, draft, take_sample())
-        use = USE[options.to].replace("FOLDER", folder.name)
+        use = USE[options.to].replace("FOLDER", folder.name).replace("ENOUGH", str(model.decoding.enough))
         dataset = model.about.get("dataset", "images")
         images = "your images" if dataset == "Folder" else dataset
         title = f"{model.about.get('trainer', 'A model')} on {images}, as {options.to}"

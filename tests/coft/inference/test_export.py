@@ -71,15 +71,22 @@ def test_open_clip_loads_an_export(run: Path, pictures: Path, tmp_path: Path) ->
     assert "same class as the run's model for " in (out / "README.md").read_text()
 
 
+@pytest.mark.parametrize("image", ["turned, transparent", "16 bits", "large"])
 @pytest.mark.parametrize("kind", ["open_clip", "onnx"])
-def test_the_code_of_the_card_predicts_turned_and_transparent_images(
-    kind: str, resnet_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_code_of_the_card_predicts_as_the_model(
+    kind: str, image: str, resnet_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    Image.fromarray(pixels, "RGBA").save(tmp_path / "cat.png", exif=exif)
-    (tmp_path / "cat.png").rename(tmp_path / "cat.jpg")
+    if image == "turned, transparent":
+        Image.fromarray(pixels, "RGBA").save(tmp_path / "cat.png", exif=exif)
+        (tmp_path / "cat.png").rename(tmp_path / "cat.jpg")
+    elif image == "16 bits":
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 256).save(tmp_path / "cat.png")
+        (tmp_path / "cat.png").rename(tmp_path / "cat.jpg")
+    else:
+        Image.fromarray(pixels[..., :3]).resize((1200, 800)).save(tmp_path / "cat.jpg")
     out = tmp_path / kind
     assert main([str(resnet_run), "--to", kind, str(out), "--peers", "a", "--images", str(pictures)]) == 0
     (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), flags=re.DOTALL)
