@@ -90,7 +90,7 @@ def given_classes(classes: Given) -> Classes:
         result = _unique(_numbered(names), "classes")
         try:
             if isinstance(classes, Mapping):
-                pairs = zip(result.names, classes.values(), strict=True)
+                pairs = zip(result.names, classes.values(), strict=False)  # too many are refused below
                 described = {name: _sentences(name, given) for name, given in pairs}
                 result.descriptions.update({name: sentences for name, sentences in described.items() if sentences})
         except SchemaError as error:

@@ -21,6 +21,7 @@ from coft.core.untrusted import open_file
 log = logging.getLogger(__name__)
 FORMAT = "coft-sorted/1"
 LONGEST = 100  # most bytes of a folder's name; file systems allow 255, so a number can still be appended
+LONGEST_NAME = 245  # most bytes of a file's name before its number
 RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(1, 10))}  # on Windows
 
 
@@ -43,8 +44,11 @@ def safe_name(name: str) -> str:
 
 
 def _numbered(stem: str, suffix: str) -> Iterator[str]:
-    """Yield a name, then the same name with the numbers 2, 3, ..."""
+    """Yield a name, then the same name with the numbers 2, 3, ...; a long stem is cut to make room for them."""
     yield stem + suffix
+    room = LONGEST_NAME - len(os.fsencode(suffix))
+    if len(os.fsencode(stem)) > room:
+        stem = os.fsencode(stem)[:room].decode("utf-8", "ignore")
     yield from (f"{stem}-{number}{suffix}" for number in count(2))
 
 

@@ -98,6 +98,8 @@ class Sources:
         """Return the files that match a pattern."""
         pattern = str(self.resolve(word))
         ahead = len(pattern) - len(word) if pattern.endswith(word) else 0
+        if ahead:  # brackets in the caller's folder are no pattern
+            pattern = glob.escape(pattern[:ahead]) + word
         paths = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(word) else []  # noqa: PTH207
         return [Source(path[ahead:], Path(path)) for path in paths if os.path.isfile(path)]  # noqa: PTH113
 

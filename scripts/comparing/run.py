@@ -236,11 +236,16 @@ def _finish(job: Job, progress: Progress) -> str | None:
     return error
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use; macOS does not tell, and all are counted."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def child_environment(jobs: int, device: str | None = None) -> dict[str, str]:
     """Build the environment of a run: its GPU, its share of the threads, and no progress bars in its log."""
     gpu = {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if device else {}  # as in nvidia-smi
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one number per nesting level
-    threads = int(first) if re.fullmatch("[1-9][0-9]{0,5}", first) else len(os.sched_getaffinity(0))
+    threads = int(first) if re.fullmatch("[1-9][0-9]{0,5}", first) else cores()
     return {
         **os.environ,
         "OMP_NUM_THREADS": str(max(1, threads // jobs)),

@@ -146,3 +146,8 @@ def test_written_classes_are_read_again(tmp_path: Path) -> None:
 def test_class_names_are_single_lines(name: str) -> None:
     with pytest.raises(UserError, match="tab or a line break"):
         given_classes(["dog", name])
+
+
+def test_too_many_classes_are_refused() -> None:
+    with pytest.raises(UserError, match="at most 30000 are read"):
+        given_classes({f"class {number}": [] for number in range(30_005)})

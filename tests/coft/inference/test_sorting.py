@@ -81,6 +81,16 @@ def test_files_are_moved_and_restored(files: Path, tmp_path: Path, link_support:
     assert not (folder / "dog").exists() and not journal.exists()
 
 
+def test_a_long_name_that_is_taken_is_cut(tmp_path: Path) -> None:
+    name = 125 * "é" + ".jpg"
+    sorter = Sorter(tmp_path / "to", ["cat"], link=False)
+    for folder in "one", "two":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(folder)
+        sorter.put(tmp_path / folder / name, "cat")
+    assert contents(tmp_path / "to" / "cat") == {name: "one", 120 * "é" + "-2.jpg": "two"}
+
+
 def test_links_are_made_and_removed(files: Path, tmp_path: Path) -> None:
     before = contents(files)
     journal = sort_all(files, tmp_path / "to", link=True)

@@ -34,6 +34,11 @@ def test_names_are_relative_to_the_given_folder(pictures: Path) -> None:
     assert all(source.path == pictures / source.shown for source in sources)
 
 
+def test_brackets_in_the_callers_folder_are_no_pattern(pictures: Path) -> None:
+    folder = pictures.rename(pictures.with_name("my [2024] pictures"))
+    assert names_of(Sources(["0[01].png"], lambda word: folder / word)) == ["00.png", "01.png"]
+
+
 def test_a_list_is_read_lazily(pictures: Path) -> None:
     read = []
 
