@@ -42,7 +42,7 @@ def test_texts_of_lafter_are_templates_and_descriptions(
         expected = [template_features(plain.clip_model, plain.classnames, t)[c] for t in templates]
         torch.testing.assert_close(texts, torch.stack(expected))
     descriptions = {name: ["lines"] for name in CLASSNAMES} | {"green square": ["four corners", "like grass"]}
-    monkeypatch.setattr("coft.engine.session.descriptions_of", lambda *args: descriptions)
+    monkeypatch.setattr("coft.engine.class_texts.descriptions_of", lambda *args: descriptions)
     method = (built := run("LaFTer", train=False)).method
     assert [len(texts) - len(templates) for texts in method.texts()] == [1, 2, 1]
     sentence = template_features(built.clip_model, ["like grass a photo of a green square."], "{}")[0]
