@@ -32,6 +32,7 @@ CONFIGS = ROOT / "configs"
 WITH_LABELS = ("CoOp", "Supervised")  # trainers that refuse a user's own images
 OR_ON_YOUR_OWN = ", or on your own images: bash scripts/{} folder --images DIR --classes NAMES --output-dir RUN"
 PATH_SETTINGS = ("DESCRIPTIONS", "DESCRIPTIONS.FROM", "PHASE1_FROM", "INIT_WEIGHTS")  # ends of keys
+NO_PATHS = ("", "none", "auto", "given")  # their values that are no paths, even if a file has that name
 SHOT_EPOCHS = {1: 50, 2: 100, 4: 100}  # epochs of CoOp by shots; 200 for more shots, but 50 on ImageNet
 
 
@@ -217,11 +218,12 @@ def folder_settings(args: argparse.Namespace) -> list[str]:
 
 def with_callers_paths(settings: Sequence[str]) -> list[str]:
     """Return keys and values, with files and folders relative to the caller, as they are for flags."""
-    keys = ["", *settings]
-    return [
-        str(called_from(word)) if key.endswith(PATH_SETTINGS) and called_from(word).exists() else word
-        for key, word in zip(keys, settings, strict=False)
-    ]
+
+    def resolved(key: str, word: str) -> str:
+        is_path = key.endswith(PATH_SETTINGS) and word not in NO_PATHS and called_from(word).exists()
+        return str(called_from(word)) if is_path else word
+
+    return [resolved(key, word) for key, word in zip(["", *settings], settings, strict=False)]
 
 
 def shot_settings(trainer: str, shots: int | None, dataset: str) -> list[str]:

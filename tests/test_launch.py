@@ -101,6 +101,9 @@ def test_paths_are_relative_to_the_callers_folder(
         "output/"
     )  # relative to the project
     (here / "run").mkdir()
+    (here / "none").mkdir()
+    argv = arguments("CoFT", "digits", "DATASET.DESCRIPTIONS", "none", "TRAIN.PHASE1_FROM", "")
+    assert value(argv, "DATASET.DESCRIPTIONS") == "none" and value(argv, "TRAIN.PHASE1_FROM") == ""
     settings = {"DATASET.DESCRIPTIONS": "names.txt", "TRAIN.PHASE1_FROM": "run", "MODEL.INIT_WEIGHTS": "missing"}
     argv = arguments("CoFT", "digits", *(word for pair in settings.items() for word in pair))
     expected = [str(here / "names.txt"), str(here / "run"), "missing"]

@@ -30,7 +30,7 @@ HEAD = "`head.safetensors`: vectors of the classes (`weight`), and of the clean 
 READ = """
 def read(path):  # as in the run: upright, RGB, transparency on white
     image = Image.open(path)
-    image.draft(None, (ENOUGH, ENOUGH))  # large JPEGs at reduced size
+    DRAFT
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((numpy.asarray(image) / 257).round().astype("uint8"))
@@ -102,7 +102,9 @@ def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sampl
         onnx_file.require_packages()
     with new_folder(folder) as draft:
         file_lines, measured_lines = EXPORTERS[options.to](model, options, draft, take_sample())
-        use = USE[options.to].replace("FOLDER", folder.name).replace("ENOUGH", str(model.decoding.enough))
+        enough = model.decoding.enough
+        draft_line = f"    image.draft(None, ({enough}, {enough}))  # large JPEGs at reduced size\n" if enough else ""
+        use = USE[options.to].replace("FOLDER", folder.name).replace("    DRAFT\n", draft_line)
         dataset = model.about.get("dataset", "images")
         images = "your images" if dataset == "Folder" else dataset
         title = f"{model.about.get('trainer', 'A model')} on {images}, as {options.to}"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from coft.backbones.load import fingerprint, load_clip
 from coft.backbones.visual_tuning import VISUAL_MODULES
+from coft.images.reading import FULL_SIZE
 from coft.images.views import Inputs
 from coft.inference.export.command import main
 from coft.inference.export.merging import Exported, average, merge_low_rank, parts_of
@@ -71,7 +72,7 @@ def test_open_clip_loads_an_export(run: Path, pictures: Path, tmp_path: Path) ->
     assert "same class as the run's model for " in (out / "README.md").read_text()
 
 
-@pytest.mark.parametrize("image", ["turned, transparent", "16 bits", "large"])
+@pytest.mark.parametrize("image", ["turned, transparent", "16 bits", "large", "large, read in full"])
 @pytest.mark.parametrize("kind", ["open_clip", "onnx"])
 def test_the_code_of_the_card_predicts_as_the_model(
     kind: str, image: str, resnet_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -87,14 +88,17 @@ def test_the_code_of_the_card_predicts_as_the_model(
         (tmp_path / "cat.png").rename(tmp_path / "cat.jpg")
     else:
         Image.fromarray(pixels[..., :3]).resize((1200, 800)).save(tmp_path / "cat.jpg")
-    out = tmp_path / kind
-    assert main([str(resnet_run), "--to", kind, str(out), "--peers", "a", "--images", str(pictures)]) == 0
+    out, run = tmp_path / kind, resnet_run
+    if image == "large, read in full":
+        run = tmp_path / "run"
+        save(replace(load(resnet_run, precision="fp32"), decoding=FULL_SIZE), run / "model")
+    assert main([str(run), "--to", kind, str(out), "--peers", "a", "--images", str(pictures)]) == 0
     (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     with torch.no_grad():
         exec(compile(code, "README.md", "exec"), names)
-        model = load(resnet_run, precision="fp32")
+        model = load(run, precision="fp32")
         expected = Exported(parts_of(model, "a"))(model.batch([model.view(tmp_path / "cat.jpg")]))
     assert np.asarray(names["probabilities"]) == pytest.approx(expected.numpy(), abs=2e-3)
 
