@@ -144,6 +144,7 @@ class Workspace:
     ) -> subprocess.Popen[str]:
         """Start a small run as a process; see `arguments`. Variables of `environment` that are None are unset."""
         fixed = {"DASSL_PROGRESS": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        fixed["MPLCONFIGDIR"] = str(self.shared / "matplotlib")  # not in the project, with a relative cache folder
         variables = {**os.environ, **fixed, **(environment or {})}
         defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
         defaults["env"] = {name: value for name, value in variables.items() if value is not None}
