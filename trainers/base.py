@@ -363,9 +363,10 @@ class MethodTrainer(TrainerX):
 
     def keep_state(self) -> None:
         """Write the resumable state. The main process writes, the others wait for it."""
-        if self.world.is_main:
-            super().keep_state()
-        self.world.barrier()
+        with self.clock.part("saving"):
+            if self.world.is_main:
+                super().keep_state()
+            self.world.barrier()
 
     def init_writer(self, log_dir: Any) -> None:
         """Open the TensorBoard writer, on the main process only."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from coft.backbones.joint import members_of
 from coft.backbones.stages import stays_frozen
 
-CHUNK = 8  # images per pass of the frozen stages; the bank pads to a multiple, since exact bits depend on it
+CHUNK = 16  # images per pass of the frozen stages; the bank pads to a multiple, since exact bits depend on it
 MAX_BYTES = 1 << 29  # upper bound of the cached outputs, in bytes
 COLOURS = 3  # channels of an image; outputs of the frozen stages have another number, which tells them apart
 

@@ -9,27 +9,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coft.backbones.architecture import is_convolutional
-from coft.backbones.depthwise import use_fast_kernels
 from coft.backbones.joint import members_of
+from coft.backbones.normed_convolution import fold_norms
 
 
-def optimize_layout(visual: Any) -> None:
+def optimize_layout(visual: Any, size: int) -> None:
     """Convert an image encoder to its faster layout, in place.
 
-    CNNs get channels-last memory format and faster depthwise convolutions. Vision transformers embed their patches by a
-    matrix product.
+    CNNs get channels-last memory format, faster depthwise convolutions, and convolutions that apply their batch norms.
+    Vision transformers embed their patches by a matrix product.
 
     Args:
-        visual: Image encoder of a CLIP.
+        visual: Image encoder of a CLIP, in evaluation mode.
+        size: Height and width of the images that it takes.
     """
     for member in members_of(visual):
-        convolutional = is_convolutional(member)
-        if convolutional:
+        if is_convolutional(member):
             member.to(memory_format=torch.channels_last)
-        for module in [module for module in member.modules() if isinstance(module, nn.Conv2d)]:
-            if convolutional:
-                use_fast_kernels(module)
-            elif type(module) is nn.Conv2d and _is_patch_embedding(module):
+            fold_norms(member, size)
+            continue
+        for module in [module for module in member.modules() if type(module) is nn.Conv2d]:
+            if _is_patch_embedding(module):
                 module.__class__ = PatchProduct  # weights, hooks and names stay
 
 

@@ -38,7 +38,7 @@ def load_backbone(cfg: Any, device: torch.device) -> Any:
         )
     clip_model: Any = load_clip(name, trust).to(device)
     freeze_stages(clip_model.visual, max(0, cfg.MODEL.BACKBONE.FROZEN_STAGES))
-    optimize_layout(clip_model.visual)
+    optimize_layout(clip_model.visual, network.resolution)
     return clip_model
 
 

@@ -226,7 +226,8 @@ def load_backbone(reference: BackboneRef, name: str = "", trust_jit: bool = Fals
             f"expected {reference.fingerprint}); give the one it was trained with by --backbone"
         )
     freeze_stages(clip_model.visual, reference.frozen_stages, f"{DESCRIPTION}: backbone.frozen_stages")
-    optimize_layout(clip_model.visual)  # as in training, for bit-identical results
+    size = architecture(name or reference.name, trust_jit).resolution
+    optimize_layout(clip_model.visual, size)  # as in training, for bit-identical results
     return clip_model
 
 

@@ -202,7 +202,7 @@ def encoder_of(backbone: str, pixels: int, batch: int, precision: str = "", laid
     freeze_stages(visual, network.frozen_stages)
     chosen = precision or faster_precision("cpu")
     if laid_out:
-        optimize_layout(visual)
+        optimize_layout(visual, network.resolution)
     side = pixels or network.resolution
     return Encoder(visual, torch.randn(batch, 3, side, side), chosen)
 

@@ -80,7 +80,7 @@ def assert_same_outcome(reached: list[dict[str, Any]], expected: dict[str, Any],
     torch.testing.assert_close(torch.tensor(numbers), torch.tensor(expected_numbers), rtol=0, atol=1e-5)
     exported, expected_export = (load_file(path / "model" / "model.safetensors") for path in (folder, other))
     assert exported.keys() == expected_export.keys()
-    assert relative_difference(exported, expected_export, "") <= 5 * RELATIVE  # a temperature amplifies rounding
+    assert relative_difference(exported, expected_export, "") <= 10 * RELATIVE  # a temperature amplifies rounding
     expected_files, files = ({path.name for path in path.rglob("*")} for path in (other, folder))
     tensorboard = "events.out"
     assert {n for n in files if not n.startswith(tensorboard)} == {

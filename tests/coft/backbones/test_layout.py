@@ -37,7 +37,7 @@ def test_a_transformer_has_the_same_features_and_gradients(kind: str, tmp_path: 
     visual: Any = load_open_clip(f"open_clip:{write_model(tmp_path / kind, CONFIGS[kind])}").visual.double()
     images = torch.randn(2, 3, *visual.image_size, dtype=torch.float64)
     faster = copy.deepcopy(visual)
-    optimize_layout(faster)
+    optimize_layout(faster, visual.image_size[0])
     assert any(isinstance(module, PatchProduct) for module in faster.modules())
     assert faster.state_dict().keys() == visual.state_dict().keys()
     for each in (visual, faster):
@@ -47,5 +47,5 @@ def test_a_transformer_has_the_same_features_and_gradients(kind: str, tmp_path: 
 
 def test_both_members_of_a_pair_are_optimised() -> None:
     pair = JointClip([make_clip(vit=True, seed=seed) for seed in (0, 1)])
-    optimize_layout(pair.visual)
+    optimize_layout(pair.visual, 32)
     assert sum(isinstance(module, PatchProduct) for module in pair.visual.modules()) == 2
