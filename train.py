@@ -23,7 +23,7 @@ import trainers  # noqa: E402
 from coft.core import processes  # noqa: E402
 from coft.core.errors import Parser, UserError  # noqa: E402
 from coft.core.exit_codes import INTERRUPTED, MISTAKE, as_user_error, guarded  # noqa: E402
-from coft.core.experiment import CONFIG, FREE_KEYS, RUN_FILES, claim, flatten  # noqa: E402
+from coft.core.experiment import CONFIG, FREE_KEYS, RUN_FILES, check_unclaimed, claim, flatten  # noqa: E402
 from coft.core.files import ensure_folder  # noqa: E402
 from coft.core.lock import exclusive_lock  # noqa: E402
 from coft.core.progress import TqdmHandler, WarningPrefix, user_log  # noqa: E402
@@ -80,7 +80,10 @@ def run(args: argparse.Namespace) -> None:
     set_random_seed(cfg.SEED)
     with ExitStack() as stack:
         if world.is_main and args.eval_only:
-            stack.enter_context(emptied_after_mistakes(Path(cfg.OUTPUT_DIR)))
+            folder = Path(cfg.OUTPUT_DIR)
+            if not any((folder / name).exists() for name in (CONFIG, "log.txt")):  # neither a run nor an evaluation
+                check_unclaimed(folder, "--output-dir")
+            stack.enter_context(emptied_after_mistakes(folder))
         with processes.main_process_first(world):
             if not args.eval_only:
                 stack.enter_context(taken(cfg, world))

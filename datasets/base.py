@@ -17,7 +17,7 @@ from coft.engine.class_names import check_classnames
 from dassl.data.datasets import DatasetBase, Datum
 
 from .contents import choose_pool, first_by_content
-from .folders import letters_of
+from .folders import Names, datum
 
 log = logging.getLogger(__name__)
 Items = list[Datum]
@@ -47,6 +47,7 @@ class DeclaredDataset(DatasetBase):
         test: Test images.
 
     Attributes:
+        only_tests: Whether all images are test images.
         unlabeled_part: Description of the images in `train_u`. DATASET.UNLABELED chooses the part, and
             DATASET.NUM_UNLABELED the number of images, which are chosen by content.
 
@@ -64,6 +65,7 @@ class DeclaredDataset(DatasetBase):
         labels = subsample(range(len(classnames)), cfg.DATASET.SUBSAMPLE_CLASSES)
         self._declared = [classnames[label] for label in labels]
         check_classnames(self._declared, f"DATASET.SUBSAMPLE_CLASSES {cfg.DATASET.SUBSAMPLE_CLASSES}", distinct=False)
+        self.only_tests = not train
         part = "test" if not train else getattr(cfg.DATASET, "UNLABELED", "train")
         if part not in UNLABELED:
             raise UserError(f"DATASET.UNLABELED is {part!r}; expected one of {', '.join(UNLABELED)}")
@@ -227,15 +229,16 @@ def within(path: str, label: int, name: str) -> Row:
 
 def _follow_names(rows: list[list[Row]], classnames: Sequence[str], path: Path) -> list[list[Row]]:
     """Renumber labels as declared, by class name: files of other origins may order the classes differently."""
-    declared = {letters_of(name): label for label, name in enumerate(classnames)}
-    undeclared = {name for part in rows for _, _, name in part if letters_of(name) not in declared}
-    if undeclared:
+    names = Names({name: label for label, name in enumerate(classnames)})
+    labels = {name: names.label(name) for name in {name for part in rows for _, _, name in part}}
+    declared = {name: label for name, label in labels.items() if label is not None}
+    if undeclared := labels.keys() - declared.keys():
         log.warning("%s names classes that are not declared (%s): labels as it has them", path, sorted(undeclared)[0])
         highest = max(label for part in rows for _, label, _ in part)
         if highest >= len(classnames):
             raise UserError(f"split file {path}: label {highest}, but there are {len(classnames)} classes; mend it")
         return rows
-    return [[(image_path, declared[letters_of(name)], name) for image_path, _, name in part] for part in rows]
+    return [[(image_path, declared[name], name) for image_path, _, name in part] for part in rows]
 
 
 def _replace_prefix(path: str, prefixes: Mapping[str, str]) -> str:
@@ -243,25 +246,6 @@ def _replace_prefix(path: str, prefixes: Mapping[str, str]) -> str:
         if path.startswith(old):
             return new + path[len(old) :]
     return path
-
-
-def datum(path: Path, label: int, classname: str) -> Datum:
-    """Make the Datum of an image.
-
-    Args:
-        path: Path of the image.
-        label: Label of the image.
-        classname: Name of its class.
-
-    Raises:
-        UserError: If the file is missing.
-    """
-    try:
-        return Datum(impath=str(path), label=label, classname=classname)
-    except AssertionError as error:  # raised by Dassl's Datum, which checks that the file exists
-        raise UserError(
-            f"image {path} is missing, though the data set's split names it; extract the data again"
-        ) from error
 
 
 def dataset_root(cfg: Any) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +16,7 @@ from coft.images.image_sources import collect_images
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from .base import UNKNOWN, DeclaredDataset
-from .folders import letters_of
+from .folders import Names
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,8 @@ class Folder(DeclaredDataset):
         label_of_name = folder_names(self.classes)
         labels = [UNKNOWN] * len(image_set)
         if options.LABELS_FROM_FOLDERS:
-            label_of = {letters_of(name): label for name, label in label_of_name.items()}
             below = [Path(name).relative_to(folder).as_posix() for name in image_set.names]
-            labels = [folder_label(path, label_of, label_of_name) for path in below]
+            labels = [folder_label(path, Names(label_of_name), label_of_name) for path in below]
         if options.SUBSAMPLE_CLASSES != "all":
             raise UserError(
                 "DATASET.SUBSAMPLE_CLASSES splits benchmarks; for your own images list the classes you want"
@@ -95,12 +94,12 @@ def folder_names(classes: Classes) -> dict[str, int]:
     return by_synonym | {name: label for label, name in enumerate(classes.names)}
 
 
-def folder_label(path: str, label_of: Mapping[str, int], names: Iterable[str]) -> int:
+def folder_label(path: str, labels: Names, names: Iterable[str]) -> int:
     """Return the label of an image: that of the nearest parent folder that is named after a class.
 
     Args:
         path: Path of the image below the folder of all images.
-        label_of: Labels by the names that a folder may have, as `letters_of` compares them.
+        labels: Labels by the names that a folder may have.
         names: These names, for the error message.
 
     Raises:
@@ -108,8 +107,8 @@ def folder_label(path: str, label_of: Mapping[str, int], names: Iterable[str]) -
     """
     folders = PurePosixPath(path).parent.parts
     for name in reversed(folders):
-        if letters_of(name) in label_of:
-            return label_of[letters_of(name)]
+        if (label := labels.label(name)) is not None:
+            return label
     if not folders:
         raise UserError(
             f"--labels-from-folders: image {path} is in no sub-folder; leave the flag out, or sort it into one"

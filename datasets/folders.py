@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from coft.core.errors import UserError, did_you_mean
-from coft.images.reading import SUFFIXES
+from coft.images.index import list_images
 from dassl.data.datasets import Datum
 
 
 def letters_of(name: str) -> str:
-    """Return the letters and digits of a name in lower case, by which names of folders and classes are compared."""
-    return "".join(filter(str.isalnum, name.lower()))
+    """Return the letters, with their marks, and digits of a name in lower case."""
+    return "".join(filter(lambda sign: unicodedata.category(sign)[0] in "LMN", _composed(name)))
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Yield all image files below a folder at any depth, sorted by name, without hidden files and folders."""
-    with os.scandir(folder) as entries:
-        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in visible:
-        if entry.is_dir():
-            yield from image_files(Path(entry.path))
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122  # much faster than Path
-            yield Path(entry.path)
+class Names:
+    """Labels by name. Names are compared by their letters and digits where these tell all labels apart.
+
+    Otherwise, as for C and C++, other characters count too, but for case, underscores and blanks.
+
+    Args:
+        label_of: Label by name.
+    """
+
+    def __init__(self, label_of: Mapping[str, int]) -> None:
+        self.exact = {_plain(name): label for name, label in label_of.items()}
+        self.loose = defaultdict[str, set[int]](set)
+        for name, label in label_of.items():
+            self.loose[letters_of(name)].add(label)
+
+    def label(self, name: str) -> int | None:
+        """Return the label of a name; None if there is none, or more than one."""
+        if (label := self.exact.get(_plain(name))) is not None:
+            return label
+        labels = self.loose.get(letters_of(name), set())
+        return next(iter(labels)) if len(labels) == 1 and letters_of(name) else None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()  # macOS decomposes letters with accents
+
+
+def _plain(name: str) -> str:
+    return " ".join(_composed(name).replace("_", " ").split())
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return all image files below a folder at any depth, sorted by name, without hidden files and folders.
+
+    Raises:
+        UserError: If a folder cannot be listed.
+    """
+    entries = list(list_images(folder))
+    if broken := next((entry for entry in entries if entry.problem), None):
+        raise UserError(f"{folder / broken.path}: {broken.problem}; check its permissions")
+    return sorted((folder / entry.path for entry in entries), key=lambda path: path.parts)
 
 
 def first_folder(parent: Path, names: Iterable[str]) -> Path | None:
@@ -42,20 +75,36 @@ def read_folders(folder: Path, classnames: Sequence[str]) -> list[Datum]:
 
     Args:
         folder: Parent of the class folders.
-        classnames: Class names by label. Only letters and digits are compared, ignoring case.
+        classnames: Class names by label.
 
     Raises:
-        UserError: If a folder is not named after a class, or there is no image.
+        UserError: If a folder is not named after a class, there is no image, or an image is missing.
     """
-    label_of = {letters_of(name): label for label, name in enumerate(classnames)}
+    names = Names({name: label for label, name in enumerate(classnames)})
     items = []
     for class_folder in class_folders(folder):
-        label = label_of.get(letters_of(class_folder.name))
+        label = names.label(class_folder.name)
         if label is None:
             hint = did_you_mean(class_folder.name, classnames)
             raise UserError(f"folder {class_folder} is named after no class; {hint}")
-        name = classnames[label]
-        items += [Datum(impath=str(path), label=label, classname=name) for path in image_files(class_folder)]
+        items += [datum(path, label, classnames[label]) for path in image_files(class_folder)]
     if not items:
         raise UserError(f"folder {folder} has no images; expected them in folders of classes, such as {classnames[0]}/")
     return items
+
+
+def datum(path: Path, label: int, classname: str) -> Datum:
+    """Make the Datum of an image.
+
+    Args:
+        path: Path of the image.
+        label: Label of the image.
+        classname: Name of its class.
+
+    Raises:
+        UserError: If the file is missing.
+    """
+    try:
+        return Datum(impath=str(path), label=label, classname=classname)
+    except AssertionError as error:  # raised by Dassl's Datum, which checks that the file exists
+        raise UserError(f"image {path} is missing, though the data set has its name; extract the data again") from error

@@ -175,3 +175,25 @@ def test_folder_accepts_only_the_same_settings(
     assert train.main(arguments("DATALOADER.NUM_WORKERS", "1")) == 0
     again = json.loads((out / "summary.json").read_text())
     assert again["results"]["accuracy_test"] == summary["results"]["accuracy_test"]
+
+
+def test_labels_of_test_images_are_not_learned_from(fails: Call, root: Path) -> None:
+    split = json.loads((root / "split.json").read_text())
+    (root / "split.json").write_text(json.dumps(split | {"train": []}))
+    assert "data set Shapes has test images alone" in fails(trainer="CoOp", quick=())
+
+
+def test_an_evaluation_does_not_replace_files_of_others(
+    tmp_path: Path, arguments: Arguments, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trained, folder = tmp_path / "trained", tmp_path / "mine"
+    assert train.main(arguments(trainer="ZeroshotCLIP", flags=("--output-dir", str(trained)), quick=())) == 0
+    folder.mkdir()
+    (folder / "test_predictions.csv").write_text("precious")
+    flags = ("--output-dir", str(folder), "--eval-only", "--model-dir", str(trained))
+    assert train.main(arguments(trainer="ZeroshotCLIP", flags=flags, quick=())) == 2
+    assert "has test_predictions.csv and no config.yaml" in capfd.readouterr().err
+    assert [path.read_text() for path in folder.iterdir()] == ["precious"]
+    (folder / "test_predictions.csv").unlink()
+    for _ in range(2):  # an evaluation may be repeated
+        assert train.main(arguments(trainer="ZeroshotCLIP", flags=flags, quick=())) == 0

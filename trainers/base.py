@@ -270,8 +270,13 @@ class MethodTrainer(TrainerX):
         """Train as Dassl does. A method without epochs is only initialised, saved and evaluated.
 
         Raises:
-            UserError: If a method without epochs is to be resumed.
+            UserError: If it would learn from labels of test images, or a method without epochs is to be resumed.
         """
+        if self.spec.learns_from_labels and getattr(self.dm.dataset, "only_tests", False):
+            raise UserError(
+                f"{self.spec.trainer} learns from labels, and data set {self.cfg.DATASET.NAME} has test images alone; "
+                f"train on another data set and give --eval-only, or take a trainer without labels, such as CoFT"
+            )
         if self.method.epochs:
             super().train()
             return
@@ -309,7 +314,7 @@ class MethodTrainer(TrainerX):
                 accuracy = float(super().test(split))
             finally:
                 self.test_loader = images
-        split = split or self.cfg.TEST.SPLIT
+        split = "test" if self.val_loader is None else split or self.cfg.TEST.SPLIT
         self.results[f"accuracy_{split}"] = accuracy
         if split == "test":
             predicted, confidence = self.predicted.of_all(), self.predicted.confidence()

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from itertools import chain
@@ -16,7 +17,7 @@ from typing import Any
 
 import coft
 from coft.core.errors import UserError
-from coft.core.files import IMAGE_SUFFIXES, check_disk_space, ensure_folder, replacing
+from coft.core.files import IMAGE_SUFFIXES, check_disk_space, ensure_folder, replacing, writing
 from coft.core.run_settings import FREE_KEYS
 from coft.core.settings import flatten
 from coft.core.untrusted import MISSING, read_text
@@ -67,6 +68,7 @@ OUTPUT_FILES = (  # files and folders that a run writes, and would overwrite
     *(*EARLY_FILES, "labels.csv", "predictions.csv", "test_predictions.csv", "doubtful_names.csv", "least_sure.csv"),
     *("unlike_rest.csv", "classes.txt", "summary.json", "report.html", "report", "curves.png", "model", "resume.pt"),
 )
+BEFORE_RESULTS = ("log.txt", "tensorboard", "report", *EARLY_FILES, CONFIG)  # left by a run that stopped early
 RUN_FILES = (CONFIG, "log.txt", "tensorboard", *OUTPUT_FILES)  # entries that may exist before the first checkpoint
 
 
@@ -107,19 +109,25 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
     text = cfg.dump()
     saved, present = saved_config(folder), flatten(parse_yaml(text))
     if saved is not None and saved != present and saved.keys() >= set(IDENTITY_KEYS) and not has_results(folder):
-        for name in ("log.txt", *EARLY_FILES, CONFIG):
-            (folder / name).unlink(missing_ok=True)
+        for place in (folder / name for name in BEFORE_RESULTS):
+            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
         saved = None
     if saved is not None:
         _check_same_experiment(saved, present, folder, flag)
         return
-    _check_unclaimed(folder, flag)
+    check_unclaimed(folder, flag)
     check_disk_space(folder)
-    with replacing(folder / CONFIG) as draft:
+    with writing(folder), replacing(folder / CONFIG) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
-def _check_unclaimed(folder: Path, flag: str) -> None:
+def check_unclaimed(folder: Path, flag: str) -> None:
+    """Refuse a folder with files that a run would overwrite, or with images.
+
+    Args:
+        folder: An output folder without the settings of a run.
+        flag: Option that names the folder, for error messages.
+    """
     if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
         raise UserError(f"output folder {folder} has a log or checkpoints and no {CONFIG}; choose another {flag}")
     if there := [name for name in OUTPUT_FILES if os.path.lexists(folder / name)]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import UserError
+from .files import writing
 
 PATIENCE = 6.0  # seconds: a process that was told to end holds its lock until it has ended
 _held: set[int] = set()
@@ -27,12 +28,13 @@ def exclusive_lock(folder: Path, patience: float | None = None) -> Iterator[None
         patience: Seconds to wait for another process to release the lock; None for `PATIENCE`.
 
     Raises:
-        UserError: If another process holds the lock.
+        UserError: If another process holds the lock, or the folder cannot be read.
     """
     if sys.platform == "win32":
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    with writing(folder):
+        handle = os.open(folder, os.O_RDONLY)
     _held.add(handle)
     try:
         _take(handle, folder, PATIENCE if patience is None else patience)

@@ -17,6 +17,7 @@ from PIL import Image
 from coft.core.errors import UserError
 from coft.core.experiment import FILES, IN_MEMORY
 from coft.core.files import check_exists, given_path
+from coft.core.paths import expanded
 from coft.core.progress import bar
 from coft.core.schemas import PathText
 from coft.core.settings import shown
@@ -147,10 +148,18 @@ def _from_entries(folder: Path, entries: Sequence[Entry], origin: str) -> ImageS
 # -------------------------------------------------------------------- in memory
 
 
-def _from_memory(images: Any) -> ImageSet:
-    def read(name: str) -> bytes:
-        return _to_ppm(item_of(images, int(name)))
+@dataclass(frozen=True)
+class _FromMemory:
+    """Function that returns an image of a sequence as the content of a file. Processes that are spawned can take it."""
 
+    images: Any
+
+    def __call__(self, name: str) -> bytes:
+        return _to_ppm(item_of(self.images, int(name)))
+
+
+def _from_memory(images: Any) -> ImageSet:
+    read = _FromMemory(images)
     names = [str(number) for number in range(count_of(images))]
     digests = [hashlib.sha256(read(name)).hexdigest() for name in bar(names, "read images")]
     return ImageSet(names, digests, read, IN_MEMORY)
@@ -187,7 +196,7 @@ def path_of(images: Any, number: int) -> Any:
         raise UserError(f"image {number} is of type {type(path).__name__}, and others are paths; {EXPECTED}")
     if not PathText().matches(text := os.fspath(path)):
         raise UserError(f"image {number} is {shown(text)}; expected {PathText()}")
-    return path
+    return expanded(path) if text.startswith("~") else path
 
 
 def _item(images: Any, number: int) -> Any:

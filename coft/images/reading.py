@@ -24,6 +24,7 @@ MAX_BYTES = 1 << 29  # maximum size of a file, in bytes
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `check_size` names the file instead
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata, without a file name
 WHITE = (255, 255, 255, 255)
+OVERSHOOT = 1.1  # the highest value of a float image may be this multiple of white, after sharpening or rounding
 
 
 class UnreadableImage(UserError):
@@ -138,10 +139,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale grey images of floats or large integers to 8 bits. Pillow would clip them instead."""
     if image.mode != "F" and not image.mode.startswith("I"):  # I, I;16 and others
         return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    highest = float(np.max(values))
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=np.inf, neginf=-np.inf)
+    highest = float(np.max(values, initial=0.0, where=np.isfinite(values)))
     whites = {"F": [1.0, 255.0, 65535.0, highest], "I": [255.0, 65535.0, highest]}.get(image.mode, [65535.0])
-    white = next(white for white in whites if highest <= white)
+    white = next(white for white in whites if highest <= OVERSHOOT * white)
     return Image.fromarray((values * (255 / white)).clip(0, 255).round().astype(np.uint8))
 
 

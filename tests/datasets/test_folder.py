@@ -151,3 +151,26 @@ def test_class_names_are_single_lines(name: str) -> None:
 def test_too_many_classes_are_refused() -> None:
     with pytest.raises(UserError, match="at most 30000 are read"):
         given_classes({f"class {number}": [] for number in range(30_005)})
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (["C", "C++", "C#"], "C, C++, C#"),
+        (["+", "-"], "+, -"),
+        (["\u0915\u093f", "\u0915\u093e"], "\u0915\u093f, \u0915\u093e"),  # Hindi syllables that differ in a mark
+        (["cafe\u0301", "tea_room"], "caf\u00e9, Tea Room"),  # as macOS decomposes it
+    ],
+)
+def test_folders_have_the_labels_of_all_signs_of_their_names(tmp_path: Path, folders: list[str], classes: str) -> None:
+    for number, name in enumerate(folders):
+        write_image(tmp_path / "photos" / name / "a.png", number)
+    data = load(tmp_path / "photos", classes, LABELS_FROM_FOLDERS=True)
+    expected = {name: label for label, name in enumerate(folders)}
+    assert {Path(item.impath).parent.name: item.label for item in data.test} == expected
+
+
+def test_a_folder_that_fits_two_classes_has_no_label(tmp_path: Path) -> None:
+    write_image(tmp_path / "photos" / "(C)" / "a.png", 0)
+    with pytest.raises(UserError, match=r"folder '\(C\)' is no class"):
+        load(tmp_path / "photos", "C, C++", LABELS_FROM_FOLDERS=True)

@@ -147,3 +147,14 @@ def test_unknown_domains_are_refused(photos: Path, options: dict[str, Any]) -> N
     assert domain_of(photos).title == "PACS photo"
     with pytest.raises(UserError, match=rf"DATASET\.{next(iter(options))}"):
         domain_of(photos, **options)
+
+
+def test_a_link_to_nothing_is_named_and_a_loop_of_links_is_read_once(tmp_path: Path) -> None:
+    root = tmp_path / "intel"
+    for part in ("train", "test"):
+        in_folders(root / part, intel.CLASSNAMES, 2)
+    (root / "train" / "sea" / "loop").symlink_to("../sea")
+    assert len(scenes(tmp_path).train_u) == 2 * len(intel.CLASSNAMES)
+    (root / "train" / "sea" / "x.jpg").symlink_to("/nowhere/x.jpg")
+    with pytest.raises(UserError, match=r"sea/x\.jpg is missing"):
+        scenes(tmp_path)

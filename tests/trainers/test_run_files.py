@@ -217,3 +217,8 @@ def test_changed_weights_are_tested_again(run: Run) -> None:
     built.engine.loaded()
     assert built.test() == built.accuracies()["accuracy_both"]
     assert not torch.allclose(built.predicted.confidence(), before)
+
+
+def test_without_validation_images_accuracy_is_that_of_the_test(run: Run) -> None:
+    results = run("ZeroshotCLIP", TEST__SPLIT="val").results
+    assert "accuracy_test" in results and "accuracy_val" not in results

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 import coft
+from coft.images.image_sources import collect_images
 from tests.conftest import CLASSNAMES
 
 
@@ -121,3 +124,15 @@ def test_bad_arguments_are_refused(call: dict[str, Any], message: str) -> None:
     valid = {"images": [np.zeros((64, 64), np.uint8)] * 2, "classes": CLASSNAMES, "backbone": "embedded"}
     with pytest.raises(coft.UserError, match=f"^{re.escape(message)}"):
         coft.adapt(**(valid | call))
+
+
+def test_images_in_memory_can_be_read_by_a_spawned_process() -> None:
+    images = collect_images(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
+    read = pickle.loads(pickle.dumps(images.read))
+    assert read("1") == images.read("1") != images.read("0")
+
+
+def test_a_path_in_a_list_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    assert collect_images(["~/a.png"]).names == [str(tmp_path / "a.png")]

@@ -17,6 +17,7 @@ from coft.core.experiment import (
     saved_config,
     write_json,
 )
+from coft.core.lock import exclusive_lock
 
 
 def settings(folder: Path, **changes: object) -> CfgNode:
@@ -38,13 +39,14 @@ def test_another_experiment_is_refused_by_its_first_difference(tmp_path: Path) -
         claim(settings(tmp_path / "out", NEW=3))
 
 
-@pytest.mark.parametrize("name", ["skipped.csv", "pseudo_labels.csv", "metrics.csv", "log.txt"])
+@pytest.mark.parametrize("name", ["skipped.csv", "pseudo_labels.csv", "log.txt", "report/peers.safetensors"])
 def test_a_run_that_was_stopped_in_its_first_epoch_gives_its_folder_to_another_one(tmp_path: Path, name: str) -> None:
     identity = {"TRAINER": {"NAME": "CoFT"}, "DATASET": {"NAME": "Folder"}, "MODEL": {"BACKBONE": {"NAME": "photo"}}}
     claim(settings(tmp_path, **identity))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("path,problem\n")
     claim(settings(tmp_path, **identity, NEW=3))
-    assert saved_config(tmp_path)["NEW"] == 3 and not (tmp_path / name).exists()
+    assert saved_config(tmp_path)["NEW"] == 3 and [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "duplicates.csv", "test_predictions.csv", "least_sure.csv"])
@@ -52,6 +54,21 @@ def test_files_that_a_run_would_replace_keep_their_folder(tmp_path: Path, name: 
     (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match=f"has {name} and no config.yaml"):
         claim(settings(tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coft.core.files.tempfile.mkstemp", fail)
+        patch.setattr("pathlib.Path.open", fail)
+        patch.setattr("pathlib.Path.write_text", fail)
+        with pytest.raises(UserError, match=rf"{tmp_path}: cannot be written to \(Permission denied\)"):
+            claim(settings(tmp_path))
+    monkeypatch.setattr("coft.core.lock.os.open", fail)
+    with pytest.raises(UserError, match="Permission denied"), exclusive_lock(tmp_path):
+        pass
 
 
 def test_a_folder_with_checkpoints_but_no_config_is_refused(tmp_path: Path) -> None:

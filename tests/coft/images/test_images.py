@@ -35,6 +35,23 @@ def test_floats_and_large_integers_are_scaled(kind: type, white: int) -> None:
         assert abs(pixels[..., 0] - GREY * (255 / 252)).max() <= 1.5
 
 
+@pytest.mark.parametrize(
+    ("kind", "white", "highest"), [(np.float32, 1, 1.01), (np.float32, 255, 255.5), (np.int32, 255, 260)]
+)
+def test_values_slightly_above_white_are_white(kind: type, white: int, highest: float) -> None:
+    values = (GREY * (white / 252)).astype(kind)
+    values[0, 0] = highest
+    pixels = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF"), "x")).astype(int)[..., 0]
+    assert pixels[0, 0] == 255 and abs(pixels - GREY * (255 / 252))[1:].max() <= 1.5
+
+
+def test_infinity_is_white_and_changes_nothing_else() -> None:
+    values = np.full((4, 4), 0.5, np.float32)
+    values[0] = [np.inf, -np.inf, 0, 1]
+    pixels = np.asarray(decode_image(encode(Image.fromarray(values), "TIFF"), "x"))[..., 0]
+    assert pixels[0].tolist() == [255, 0, 0, 255] and (pixels[1:] == 128).all()
+
+
 def test_nan_becomes_black() -> None:
     values = np.full((4, 4), 0.5, np.float32)
     values[0, 0] = np.nan
