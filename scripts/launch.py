@@ -103,7 +103,9 @@ def script_of(trainer: str) -> str:
 def parse(trainer: str, argv: Sequence[str]) -> argparse.Namespace:
     """Parse a script's arguments; flags may come anywhere. A first word that is not a config key is the data set."""
     args = make_parser(trainer).parse_intermixed_args(argv)
-    named = bool(args.words) and not re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*", args.words[0])
+    word = args.words[0] if args.words else ""
+    is_key = re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*", word) and config_name(word) == word
+    named = bool(word) and not is_key
     args.dataset = config_name(args.words[0]) if named else "digits"
     args.opts = args.words[1:] if named else args.words
     return args

@@ -197,6 +197,15 @@ def test_trainer_without_config_uses_defaults(trainer: str, monkeypatch: pytest.
     assert ("--config-file" in argv, "--dataset-config-file" in argv) == (False, trainer != "CoFT")
 
 
+@pytest.mark.parametrize(
+    ("words", "dataset"),
+    [("DTD", "dtd"), ("PACS SEED 2", "pacs"), ("SEED 2", "digits"), ("TRAIN.GUARD False", "digits")],
+)
+def test_capitals_name_a_data_set_if_there_is_one(words: str, dataset: str) -> None:
+    args = launch.parse("CoFT", words.split())
+    assert args.dataset == dataset and [word for word in args.opts if word in words] == args.opts
+
+
 def test_dataset_name_ignores_case_and_arguments_are_not_changed() -> None:
     args = launch.parse("CoFT", ["Digits", "--preset", "as_printed"])
     first, second = launch.train_arguments("CoFT", args), launch.train_arguments("CoFT", args)

@@ -21,6 +21,7 @@ from dassl.config import clean_cfg, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.evaluation.build import EVALUATOR_REGISTRY
+from datasets.base import dataset_root
 
 from .sections import check_together, known_keys, put
 
@@ -147,6 +148,7 @@ def make_cfg(args: Namespace, extend: Callable[[Any], None]) -> Any:
     check_names(cfg)
     clean_cfg(cfg, cfg.TRAINER.NAME)
     follow_backbone(cfg)
+    cfg.DATASET.ROOT = str(dataset_root(cfg))  # later commands may be given in another folder
     resolve_transforms(cfg)
     resolve_seed(cfg)
     resolve_precision(cfg, args.model_dir if args.eval_only else "")

@@ -146,6 +146,8 @@ def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = 
     if not args.images:
         missing = f"no IMAGES for RUN {args.run}" if args.run else "RUN and IMAGES are required"
         raise UserError(f"{missing}; {program} --help lists what is available")
+    if not args.run:
+        raise UserError("RUN is empty; give the output folder of a run")
     check_suffix("--output", args.output, TABLES)
     args.format = _format_of(args.format, args.output)
     folder = find_model(resolve(args.run))

@@ -34,6 +34,7 @@ class Signals:
 
     Attributes:
         images: Number of its images in the sample. With fewer than `MIN_IMAGES`, only `believed` is measured, too.
+        in_run: Number of its images in the run.
         alike: Share of its images' nearest neighbours that have the same class: high if the images form one group.
         fit: Name fit, a difference of cosines. Below 0, `rival` fits better.
         rival: Label of the nearest other name.
@@ -43,6 +44,7 @@ class Signals:
     """
 
     images: int
+    in_run: int
     alike: float = np.nan
     fit: float = np.nan
     rival: int = -1
@@ -67,23 +69,27 @@ class Suspect:
 
 TWO_KINDS = "may be two kinds"
 REASONS = {
-    "no image is of it": lambda signals: not signals.images,
+    "no image is of it": lambda signals: not signals.in_run,
     "CLIP doubts the name": lambda signals: signals.believed < BELIEVED,
     "another name fits better": lambda signals: signals.fit < FIT,
     TWO_KINDS: lambda signals: signals.kinds >= KINDS,
 }
 
 
-def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.ndarray) -> list[Signals]:
-    """Measure the signals of each class.
+def measure(
+    features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.ndarray, counts: Sequence[int] | None = None
+) -> list[Signals]:
+    """Measure the signals of each class on a sample of the images.
 
     Args:
         features: Centred image features of unit length. Shape (n, k).
         text: Text features of the class names. Shape (C, k).
         final: Label of each image at the end of the run; -1 if unknown. Shape (n,).
         believed: The frozen CLIP's probability of that label. Shape (n,).
+        counts: Number of images of each class in the run; None if the sample has all of them.
     """
     count = len(text)
+    in_run = np.bincount(final[final >= 0], minlength=count).tolist() if counts is None else counts
     neighbours = nearest(features, features, min(NEIGHBOURS, max(0, len(features) - 1)), torch.arange(len(features)))[1]
     same_class = final[neighbours.numpy()] == final[:, None]
     fit, rival = name_fit(features.numpy(), text, final)
@@ -92,12 +98,12 @@ def measure(features: Tensor, text: np.ndarray, final: np.ndarray, believed: np.
         members = np.flatnonzero(final == label)
         doubt = float(believed[members].mean()) if len(members) else np.nan
         if len(members) < MIN_IMAGES:
-            all_signals.append(Signals(len(members), believed=doubt))
+            all_signals.append(Signals(len(members), in_run[label], believed=doubt))
             continue
         similarity = float(same_class[members].mean()), float(fit[label]), int(rival[label])
         size = len(members) * count / (final >= 0).sum()
         kinds = float(size * (1 + morans_i(believed, members, neighbours.numpy()[members], same_class[members])))
-        all_signals.append(Signals(len(members), *similarity, doubt, kinds))
+        all_signals.append(Signals(len(members), in_run[label], *similarity, doubt, kinds))
     return all_signals
 
 
@@ -182,7 +188,7 @@ def suspects(signals: Sequence[Signals]) -> list[Suspect]:
 
 def few(signals: Sequence[Signals]) -> list[int]:
     """Return the labels of classes that have images, but too few for all signals."""
-    return [label for label, of_class in enumerate(signals) if 0 < of_class.images < MIN_IMAGES]
+    return [label for label, of_class in enumerate(signals) if of_class.in_run and of_class.images < MIN_IMAGES]
 
 
 def rare(counts: np.ndarray) -> list[int]:

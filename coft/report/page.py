@@ -132,7 +132,7 @@ def measured(run: RunFolder) -> list[names.Signals]:
     final_labels = run.images["class"].iloc[evidence.sample].map(label_of).fillna(-1).to_numpy(dtype=int)
     features = torch.from_numpy(evidence.features.astype(np.float32))
     believed = names.believed_of(features, evidence.text, evidence.scale, final_labels)
-    return names.measure(centred_sample(evidence), evidence.text, final_labels, believed)
+    return names.measure(centred_sample(evidence), evidence.text, final_labels, believed, run.counts)
 
 
 def least_sure(run: RunFolder, count: int) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from .run_folder import RunFolder
 MANY = 1_000  # upper bound of the classes in the table
 COLUMNS = {
     "Images": "number of images whose final class this is",
-    "By zero-shot": "number of images by zero-shot CLIP, before training",
+    "By zero-shot": "number of images by zero-shot CLIP, before training, without copies",
     "Mean confidence": "mean confidence of its images",
     "Kept": "share of its images whose last pseudo-label has a weight above 1/2",
     "Peers disagree": "share of its images on which the two peers disagree",
@@ -163,14 +163,15 @@ def class_rows(run: RunFolder, signals: list[Signals]) -> list[ClassRow]:
     rows = []
     for label, (name, count) in enumerate(zip(run.classes, run.counts, strict=True)):
         members = by_class.get(name, images.iloc[:0])
+        labelled = members[members["pseudo_label"] != ""] if "pseudo_label" in members else members  # without copies
         texts = {
             "Images": f"{count:,}",
             **({} if before is None else {"By zero-shot": f"{int(before.get(name, 0)):,}"}),
             "Mean confidence": percent(members["confidence"].mean()),
-            **({"Kept": percent((members["kept_for"] != "").mean())} if "kept_for" in members else {}),
+            **({"Kept": percent((labelled["kept_for"] != "").mean())} if "kept_for" in members else {}),
         }
         if "peer_b" in members:
-            texts["Peers disagree"] = percent((members["peer_a"] != members["peer_b"]).mean())
+            texts["Peers disagree"] = percent((labelled["peer_a"] != labelled["peer_b"]).mean())
         if signals:
             class_signals = signals[label]
             texts |= {"Alike": percent(class_signals.alike), "Name fit": number(class_signals.fit, "+.2f")}

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from coft.core.errors import UserError
 from coft.core.files import writing
 from coft.core.schemas import List, SchemaError, Text
-from coft.engine.class_names import BAR, Classes, given_classes, write_classes
+from coft.engine.class_names import BAR, MAX_CLASSES, MAX_NAME_LENGTH, Classes, given_classes, write_classes
 from coft.report.formatting import short
 from coft.report.page import TEMPLATES as REPORT
 from coft.report.page import environment
@@ -36,8 +36,8 @@ RESOURCES = {
 }
 SIDE, QUALITY = 144, 70  # longer side of a picture in pixels, and its WebP quality
 CACHE_SIZE = 4_000  # size of the picture cache
-MOST_CLASSES, MOST_NAMES, LONGEST = 50_000, 50, 200  # upper bounds: classes, names per class, characters per name
-SCHEMA = List(List(Text(LONGEST), 1, MOST_NAMES), 2, MOST_CLASSES)  # for each class its name, then its synonyms
+MOST_NAMES = 1000  # upper bound of the names of a class
+SCHEMA = List(List(Text(MAX_NAME_LENGTH), 1, MOST_NAMES), 2, MAX_CLASSES)  # for each class its name, then its synonyms
 
 
 @dataclass(frozen=True)

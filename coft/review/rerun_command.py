@@ -9,15 +9,19 @@ from typing import Any
 
 from coft.core.errors import UserError
 from coft.core.experiment import FILES
-from coft.core.run_settings import FREE_KEYS
+from coft.core.run_settings import FREE_KEYS, RUN_KEYS
 from coft.core.sanitize import has_controls
 from coft.core.settings import flatten
 from coft.engine.config import METHODS, build_config, declared, keys_by_python_name, python_name
 from coft.engine.specs import MethodSpec
+from coft.inference.locate_model import description_of, find_model
 
 from .reviewed import Reviewed
 
 SCRIPTS = {"CoFT": "coft.sh", "CoFTPlus": "coft_plus.sh"}
+OTHERWISE = {  # keys of the data set that the command sets by a flag, or that need not fit the new classes
+    *("DATASET.NAME", "DATASET.IMAGES", "DATASET.CLASSES", "DATASET.ROOT", "DATASET.LABELS_FROM_FOLDERS"),
+}
 FLAGS = {"SEED", "TRAINER.NAME", "MODEL.BACKBONE.NAME"}  # keys that the command sets by a flag or by its method
 
 
@@ -36,7 +40,7 @@ def command_with(reviewed: Reviewed, classes: Path) -> str:
     if method is None:
         raise UserError(f"{reviewed.run.folder}: a run of {trainer}; only those of CoFT and CoFT+ can be reviewed")
     changed = other_settings(METHODS[method], reviewed.config)
-    common = {"backbone": str(reviewed.config["MODEL.BACKBONE.NAME"]), "seed": reviewed.config["SEED"]}
+    common = {"backbone": backbone_of(reviewed), "seed": reviewed.config["SEED"]}
     if any(has_controls(_text(value)) for value in (*common.values(), *changed.values())):
         raise UserError(f"{reviewed.run.folder}: its config.yaml has control characters in a setting; run it again")
     common = {"classes": str(classes.resolve()), **common}
@@ -44,6 +48,7 @@ def command_with(reviewed: Reviewed, classes: Path) -> str:
     if "DATASET.IMAGES" in reviewed.config:
         words = ["bash", _script(SCRIPTS[trainer]), "folder", "--images", str(reviewed.config["DATASET.IMAGES"])]
         words += _options({**common, "output-dir": output})
+        changed = data_settings(reviewed.config) | changed
         return shlex.join([*words, *(word for name, value in changed.items() for word in (name, _text(value)))])
     common |= {"output": output, "method": method}
     section, names = METHODS[method].section, keys_by_python_name(METHODS[method])
@@ -67,6 +72,21 @@ def other_settings(spec: MethodSpec, config: Mapping[str, Any]) -> dict[str, Any
         for name in declared(spec)
         if name in config and name not in ignored and config[name] != defaults[name]
     }
+
+
+def backbone_of(reviewed: Reviewed) -> str:
+    """Return the name of a run's backbone from its model, where a path does not depend on the working directory."""
+    try:
+        return str(description_of(find_model(reviewed.run.folder))["backbone"]["name"])
+    except UserError:  # no model is left; `zero_shot_of` says so
+        return str(reviewed.config["MODEL.BACKBONE.NAME"])
+
+
+def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's settings of the data set that differ from their defaults, by full name, without `OTHERWISE`."""
+    keys = {name: key for name, key in RUN_KEYS.items() if name.startswith("DATASET.") and name not in OTHERWISE}
+    plain = {name: list(key.default) if isinstance(key.default, tuple) else key.default for name, key in keys.items()}
+    return {name: config[name] for name, default in plain.items() if config.get(name, default) != default}
 
 
 def _script(name: str) -> str:

@@ -30,6 +30,7 @@ def test_command_repeats_all_settings_of_the_run(tmp_path: Path, checkpoints: di
     flags = ["--backbone", str(checkpoints["vit"]), "--seed", "5", "--output-dir", str(run)]
     keys = ["INPUT.AUGMENT", "aerial", "TRAINER.COFTPLUS.PHASE2.LR", "0.0002", "TRAIN.GUARD", "False"]
     keys += ["OPTIM.LR", "0.02", "TRAINER.COFTPLUS.DESCRIPTIONS.FROM", "none", "DATALOADER.TRAIN_X.BATCH_SIZE", "7"]
+    keys += ["DATASET.NUM_UNLABELED", "30", "DATASET.DESCRIPTIONS", "auto", "DATASET.DESCRIPTIONS_SHARE", "0.25"]
     cfg = config_of("CoFTPlus", ["folder", "--images", str(images), "--classes", "cat, dog", *flags, *keys])
     (run / "config.yaml").write_text(cfg.dump())
     classes = tmp_path / "classes.txt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -32,8 +33,13 @@ def read(path):  # as in the run: upright, RGB, transparency on white
     image = Image.open(path)
     DRAFT
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((numpy.asarray(image) / 257).round().astype("uint8"))
+    if image.mode == "F" or image.mode.startswith("I"):  # floats, and integers of 16 or 32 bits
+        values = numpy.asarray(image, "float64")
+        highest = values[numpy.isfinite(values)].max(initial=0)
+        whites = {"F": [1, 255, 65535, highest], "I": [255, 65535, highest]}.get(image.mode, [65535])
+        white = next(white for white in whites if highest <= 1.1 * white)
+        scaled = numpy.nan_to_num(values.clip(0, white) * (255 / white))
+        image = Image.fromarray(scaled.round().astype("uint8"))
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 """
@@ -104,7 +110,8 @@ def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sampl
         file_lines, measured_lines = EXPORTERS[options.to](model, options, draft, take_sample())
         enough = model.decoding.enough
         draft_line = f"    image.draft(None, ({enough}, {enough}))  # large JPEGs at reduced size\n" if enough else ""
-        use = USE[options.to].replace("FOLDER", folder.name).replace("    DRAFT\n", draft_line)
+        name = json.dumps(folder.name, ensure_ascii=False)[1:-1]  # within quotes in the code
+        use = USE[options.to].replace("FOLDER", name).replace("    DRAFT\n", draft_line)
         dataset = model.about.get("dataset", "images")
         images = "your images" if dataset == "Folder" else dataset
         title = f"{model.about.get('trainer', 'A model')} on {images}, as {options.to}"

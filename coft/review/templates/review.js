@@ -185,19 +185,21 @@ async function openSplit(item) {
 // ------------------------------------------------------------------ the ends
 
 async function save() {
+  const sent = names(), text = JSON.stringify(sent);
   $("save").disabled = true;
+  clearTimeout(timer);
   try {
-    clearTimeout(timer);
-    const answer = await ask("save", {classes: names()});
+    const answer = await ask("save", {classes: sent});
     $("saved").hidden = false;
     $("saved-file").textContent = answer.file;
     $("saved-command").textContent = answer.command;
-    unsaved = false;
+    unsaved = JSON.stringify(names()) !== text; // there may be a change since
     complain("");
-    sayChanges();
     count();
   } catch (error) {
     complain(error.message);
+    counting = false;
+    sayChanges();
   }
   $("save").disabled = false;
 }

@@ -72,7 +72,9 @@ def test_open_clip_loads_an_export(run: Path, pictures: Path, tmp_path: Path) ->
     assert "same class as the run's model for " in (out / "README.md").read_text()
 
 
-@pytest.mark.parametrize("image", ["turned, transparent", "16 bits", "large", "large, read in full"])
+@pytest.mark.parametrize(
+    "image", ["turned, transparent", "16 bits", "32 bits", "floats", "large", "large, read in full"]
+)
 @pytest.mark.parametrize("kind", ["open_clip", "onnx"])
 def test_the_code_of_the_card_predicts_as_the_model(
     kind: str, image: str, resnet_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -86,6 +88,10 @@ def test_the_code_of_the_card_predicts_as_the_model(
     elif image == "16 bits":
         Image.fromarray(pixels[..., 0].astype(np.uint16) * 256).save(tmp_path / "cat.png")
         (tmp_path / "cat.png").rename(tmp_path / "cat.jpg")
+    elif image in ("32 bits", "floats"):
+        grey = pixels[..., 0].astype(np.float32) / 255 if image == "floats" else pixels[..., 0].astype(np.int32) * 257
+        Image.fromarray(grey).save(tmp_path / "cat.tif")
+        (tmp_path / "cat.tif").rename(tmp_path / "cat.jpg")
     else:
         Image.fromarray(pixels[..., :3]).resize((1200, 800)).save(tmp_path / "cat.jpg")
     out, run = tmp_path / kind, resnet_run

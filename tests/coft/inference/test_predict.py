@@ -247,6 +247,7 @@ def test_predictions_are_in_the_order_of_the_images(model: AdaptedModel, picture
     ("flags", "message"),
     [
         ([], "RUN and IMAGES are required"),
+        (["", "RUN"], "RUN is empty"),
         (["RUN", "no-such-image.png"], "no-such-image.png: there is no such file"),
         (["nowhere", "IMAGES"], "nowhere: no such folder; check the path"),
         (["EMPTY", "IMAGES"], "holds no model"),

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from coft.report.names import BELIEVED, KINDS, MIN_IMAGES, NEIGHBOURS, believed_of, measure, name_fit, rare, suspects
+from coft.report.names import (
+    BELIEVED,
+    KINDS,
+    MIN_IMAGES,
+    NEIGHBOURS,
+    believed_of,
+    few,
+    measure,
+    name_fit,
+    rare,
+    suspects,
+)
 
 CLASSES, SIZE, WIDTH = 5, 30, 24
 
@@ -47,6 +58,15 @@ def test_few_images_give_no_signal(groups: tuple[torch.Tensor, np.ndarray, np.nd
     final = (truth[index] + 1) % CLASSES
     signals = measure(features[torch.from_numpy(index)], text, final, np.ones(len(final)))
     assert suspects(signals) == [] and all(np.isnan(class_signals.fit) for class_signals in signals)
+
+
+def test_a_class_that_the_sample_misses_has_images(groups: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:
+    features, text, truth = groups
+    sample = np.flatnonzero(truth > 1)
+    counts = [0, 9, *[1000] * (CLASSES - 2)]
+    signals = measure(features[torch.from_numpy(sample)], text, truth[sample], np.ones(len(sample)), counts)
+    assert [(suspect.label, suspect.reasons) for suspect in suspects(signals)] == [(0, ("no image is of it",))]
+    assert few(signals) == [1]
 
 
 def test_signals_equal_a_naive_loop(groups: tuple[torch.Tensor, np.ndarray, np.ndarray]) -> None:

@@ -160,7 +160,7 @@ def test_the_accuracy_is_estimated_only_from_calibrated_confidence(tmp_path: Pat
 
 def test_doubtful_names_come_before_the_least_sure_images(tmp_path: Path) -> None:
     run = read_run(write_small_run(tmp_path, calibrated=True)[1])
-    good, bad = Signals(4, fit=0.5, rival=0, believed=0.9), Signals(4, fit=-0.2, rival=0, believed=0.9)
+    good, bad = Signals(4, 4, fit=0.5, rival=0, believed=0.9), Signals(4, 4, fit=-0.2, rival=0, believed=0.9)
     plain, doubted = (page(run, [good] * (len(run.classes) - 1) + [last]).decode() for last in (good, bad))
     assert plain.index('id="unsure"') < plain.index('id="names"') and "Estimated accuracy" in plain
     assert doubted.index('id="names"') < doubted.index('id="unsure"') and "Estimated accuracy" not in doubted
@@ -290,6 +290,17 @@ def test_figures_equal_a_naive_loop(run: Path) -> None:
     assert values["Peers agree"] == percent(sum(r["peer_a"] == r["peer_b"] for r in records) / len(records))
     assert values["Changed"] == percent(sum(r["zero_shot"] != r["class"] for r in records) / len(records))
     assert values["Labels kept"] == percent(sum(r["kept_for"] != "" for r in records) / len(records))
+
+
+def test_copies_count_neither_for_the_filter_nor_for_the_peers(run: Path) -> None:
+    before = class_rows(read_run(run), [])
+    table = run / "predictions.csv"
+    first, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([first, *rows, *(f"copy-of-{row}" for row in rows), ""]))
+    after = class_rows(read_run(run), [])
+    assert [row.images for row in after] == [2 * row.images for row in before]
+    for name in ("By zero-shot", "Kept", "Peers disagree"):
+        assert [row.texts[name] for row in after] == [row.texts[name] for row in before]
 
 
 def test_axes_include_their_values() -> None:

@@ -70,10 +70,10 @@ def test_a_class_is_split_into_similar_images(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "expected a list of 2 to 50,000"),
-        ([["a"], "b"], "classes[1] is 'b'; expected a list of 1 to 50"),
+        (None, "expected a list of 2 to 30,000"),
+        ([["a"], "b"], "classes[1] is 'b'; expected a list of 1 to 1,000"),
         ([["a"], ["b|c"]], "separates synonyms"),
-        ([["a"], ["x" * 201]], "0 to 200 characters"),
+        ([["a"], ["x" * 1001]], "0 to 1,000 characters"),
         ([["a"], ["b\nc"]], "without control characters"),
         ([["a"], [" "]], "name 2: a name is empty"),
         ([["a"], ["b", "A"]], "'A', is listed twice"),
@@ -171,7 +171,11 @@ def test_a_run_that_cannot_be_reviewed_is_refused(damage: object, message: str, 
 
 
 def test_a_bad_name_points_to_a_class_of_two_kinds(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good, bad, two = Signals(20, fit=0.3, rival=0, kinds=1.0), Signals(20, fit=-0.1, rival=1), Signals(60, kinds=3.0)
+    good, bad, two = (
+        Signals(20, 20, fit=0.3, rival=0, kinds=1.0),
+        Signals(20, 20, fit=-0.1, rival=1),
+        Signals(60, 60, kinds=3.0),
+    )
     monkeypatch.setattr("coft.review.reviewed.measured", lambda run: [two, good, bad, good, good])
     texts = {(each.label, each.other): each.text for each in read_reviewed(run_folder).suggestions()}
     assert texts[2, 1].endswith(f"Images of “hill” may be in “{CLASSES.names[0]}”: try another word for it.")
