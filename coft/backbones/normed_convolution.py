@@ -21,10 +21,12 @@ class NormedConv2d(nn.Conv2d):
     Attributes:
         pads_as_tensorflow: Whether inputs are padded as TensorFlow's "same" does (`pad_same`), instead of by `padding`.
         norms: The batch norm, or none. It is in a tuple, so that this module does not own it.
+        kinds: Former classes of the convolution, and of its batch norm.
     """
 
     pads_as_tensorflow: bool
     norms: tuple[nn.BatchNorm2d, ...]
+    kinds: tuple[type[nn.Module], ...]
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve and normalise. Shape (n, in channels, height, width) to (n, channels, height', width')."""
@@ -88,6 +90,14 @@ def fold_norms(visual: nn.Module, size: int) -> None:
                 module.__class__ = kind
 
 
+def separate_norms(visual: nn.Module) -> nn.Module:
+    """Undo `fold_norms` in place, for exports: their tools know the separate layers. Returns the encoder."""
+    for conv in [module for module in visual.modules() if isinstance(module, NormedConv2d)]:
+        for module, kind in zip((conv, *conv.norms), conv.kinds, strict=True):
+            module.__class__ = kind
+    return visual
+
+
 @torch.no_grad()
 def _norms_after(visual: nn.Module, probe: Tensor) -> tuple[Tensor, dict[nn.Module, nn.BatchNorm2d]]:
     """Return the features of a probe, and the batch norms with fixed statistics that take a convolution's output."""
@@ -120,6 +130,7 @@ def _convert(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> None:
         return
     fast = cast(NormedConv2d, conv)
     fast.pads_as_tensorflow, fast.norms = type(conv) is conv2d_same, () if norm is None else (norm,)
+    fast.kinds = tuple(type(module) for module in (conv, *fast.norms))
     conv.__class__ = NormedConv2d
     if norm is not None:
         norm.__class__ = type(f"Folded{type(norm).__name__}", (_DoneByConvolution, type(norm)), {})

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from coft.backbones.normed_convolution import separate_norms
 from coft.core.errors import UserError
 from coft.inference.model import AdaptedModel
 from coft.labelling.classifier import SCORES
@@ -84,17 +85,17 @@ def part_of(classifier: FinalClassifier, score: str, visual: nn.Module) -> Part:
 
 @torch.no_grad()
 def merge_low_rank(encoder: nn.Module, visual: nn.Module) -> nn.Module:
-    """Return a copy of an encoder with its low-rank updates merged into the weights.
+    """Return a copy of an encoder with its low-rank updates merged into the weights, and separate batch norms.
 
     Args:
         encoder: An encoder made from `visual`.
         visual: The backbone's encoder.
     """
     if not any(parametrize.is_parametrized(module) for module in encoder.modules()):
-        return copy.deepcopy(encoder).eval().requires_grad_(False)
+        return separate_norms(copy.deepcopy(encoder)).eval().requires_grad_(False)
     plain_encoder = copy.deepcopy(visual)
     plain_encoder.load_state_dict({name: reduce(getattr, name.split("."), encoder) for name in visual.state_dict()})
-    return plain_encoder.eval().requires_grad_(False)
+    return separate_norms(plain_encoder).eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from coft.backbones.normed_convolution import NormedConv2d, fold_norms
+from coft.backbones.normed_convolution import NormedConv2d, fold_norms, separate_norms
 from coft.backbones.visual_tuning import light_module
 from coft.method.peer import trainable_copy
 from tests.conftest import make_clip
@@ -64,6 +64,13 @@ def test_features_and_gradients_stay(name: str, phase: str) -> None:
         torch.testing.assert_close(fast(images(plain)), plain(images(plain)), rtol=1e-9, atol=1e-9)
     expected, actual = (results(PHASES[phase](visual), images(plain)) for visual in (plain, fast))
     torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_norms_are_separated_again() -> None:
+    plain = encoder("tf_mobilenetv3_small_minimal_100")
+    fast = separate_norms(folded(plain))
+    assert [type(module) for module in fast.modules()] == [type(module) for module in plain.modules()]
+    assert torch.equal(fast(images(plain)), plain(images(plain)))
 
 
 def test_a_copy_has_norms_of_its_own() -> None:
