@@ -21,7 +21,10 @@ LIMITS = (
     "Every image gets one of the classes above, whatever it shows.",
     "It knows images like those that it was trained on; others were not tried.",
 )
-CALIBRATED = "Confidences are calibrated on the unlabeled images, without a label."
+CALIBRATED = (
+    "Confidences of both peers together are calibrated on the unlabeled images, without a label; those of one peer, or "
+    "of an average of their weights, were not calibrated anew."
+)
 UNCALIBRATED = "Confidences are not calibrated."
 UNLABELED = "No label was read in training: classes may be confused in a way that no number here shows."
 

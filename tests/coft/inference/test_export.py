@@ -242,7 +242,11 @@ def test_the_card_describes_the_run_and_escapes_markup(
     assert "a/b: &lt;c&gt;" in card and "&lt;b&gt;" in card and "<b>" not in card
     assert "60 unlabeled images, 0 labels" in card and "`TRAINER.COFT.PHASE2.LR` = `0.001`" in card
     assert "91.2 % of the test images" in card and "CoFT (our reconstruction)" in card and "No label was read" in card
-    assert ("Confidences are calibrated" in card) == calibrated == ("Confidences are not calibrated" not in card)
+    assert (
+        ("Confidences of both peers together are calibrated" in card)
+        == calibrated
+        == ("Confidences are not calibrated" not in card)
+    )
 
 
 def test_exports_contain_no_pickle(resnet_run: Path, tmp_path: Path) -> None:
