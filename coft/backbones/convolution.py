@@ -119,7 +119,7 @@ def weight_gradient(gradient: Tensor, input: Tensor, kernel: int, stride: int, p
         Gradient. Shape (channels, 1, kernel, kernel).
     """
     channels, count = input.shape[1], -(-kernel // WIDTH)
-    widths = [(kernel + number) // count for number in range(count)]  # as equal as possible: none below the stride
+    widths = [(kernel + number) // count for number in range(count)]  # about equal: below the stride, it is slow
     if count > 1:  # otherwise the convolution pads by itself
         tall, wide = ((side - 1) * stride for side in gradient.shape[-2:])  # from the first output to the last
         starts = [sum(widths[:number]) - padding for number in range(count)]

@@ -109,8 +109,10 @@ def claim(cfg: Any, flag: str = "--output-dir") -> None:
     text = cfg.dump()
     saved, present = saved_config(folder), flatten(parse_yaml(text))
     if saved is not None and saved != present and saved.keys() >= set(IDENTITY_KEYS) and not has_results(folder):
-        for place in (folder / name for name in BEFORE_RESULTS):
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        with writing(folder):
+            for place in (folder / name for name in BEFORE_RESULTS):
+                is_folder = place.is_dir() and not place.is_symlink()
+                shutil.rmtree(place) if is_folder else place.unlink(missing_ok=True)
         saved = None
     if saved is not None:
         _check_same_experiment(saved, present, folder, flag)
@@ -127,6 +129,9 @@ def check_unclaimed(folder: Path, flag: str) -> None:
     Args:
         folder: An output folder without the settings of a run.
         flag: Option that names the folder, for error messages.
+
+    Raises:
+        UserError: If it has any; the message names one.
     """
     if (folder / "log.txt").exists() or any(folder.glob("*/checkpoint")):
         raise UserError(f"output folder {folder} has a log or checkpoints and no {CONFIG}; choose another {flag}")

@@ -39,16 +39,17 @@ def command_with(reviewed: Reviewed, classes: Path) -> str:
     method = next((name for name, spec in METHODS.items() if spec.trainer == trainer), None)
     if method is None:
         raise UserError(f"{reviewed.run.folder}: a run of {trainer}; only those of CoFT and CoFT+ can be reviewed")
-    changed = other_settings(METHODS[method], reviewed.config)
+    changed, by_script = other_settings(METHODS[method], reviewed.config), "DATASET.IMAGES" in reviewed.config
+    if by_script:
+        changed = data_settings(reviewed.config) | changed
     common = {"backbone": backbone_of(reviewed), "seed": reviewed.config["SEED"]}
     if any(has_controls(_text(value)) for value in (*common.values(), *changed.values())):
         raise UserError(f"{reviewed.run.folder}: its config.yaml has control characters in a setting; run it again")
     common = {"classes": str(classes.resolve()), **common}
     output = str(_free_folder(reviewed.run.folder.resolve()))
-    if "DATASET.IMAGES" in reviewed.config:
+    if by_script:
         words = ["bash", _script(SCRIPTS[trainer]), "folder", "--images", str(reviewed.config["DATASET.IMAGES"])]
         words += _options({**common, "output-dir": output})
-        changed = data_settings(reviewed.config) | changed
         return shlex.join([*words, *(word for name, value in changed.items() for word in (name, _text(value)))])
     common |= {"output": output, "method": method}
     section, names = METHODS[method].section, keys_by_python_name(METHODS[method])

@@ -6,8 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from coft.core.errors import UserError
 from coft.core.experiment import flatten
 from coft.review.rerun_command import command_with
 from coft.review.reviewed import read_reviewed
@@ -40,4 +42,7 @@ def test_command_repeats_all_settings_of_the_run(tmp_path: Path, checkpoints: di
     rerun = config_of("CoFTPlus", arguments)
     before, after = (flatten(yaml.safe_load(tree.dump())) for tree in (cfg, rerun))
     assert {name for name in before | after if before.get(name) != after.get(name)} == {"DATASET.CLASSES", "OUTPUT_DIR"}
+    (run / "config.yaml").write_text(cfg.dump().replace("DESCRIPTIONS: auto", 'DESCRIPTIONS: "a\\eb.json"'))
+    with pytest.raises(UserError, match="has control characters"):
+        command_with(read_reviewed(run), classes)
     assert after["DATASET.CLASSES"] == str(classes) and after["OUTPUT_DIR"] == f"{run}-2"

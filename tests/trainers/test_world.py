@@ -64,6 +64,11 @@ def relative_difference(reached: dict[str, torch.Tensor], expected: dict[str, to
     return float(torch.tensor(differences).norm() / torch.tensor(norms).norm())
 
 
+def kept(tensors: dict[str, torch.Tensor], clean: bool) -> dict[str, torch.Tensor]:
+    """Vectors of p_clean, whose fit in 200 steps and temperature amplify rounding; or the other tensors."""
+    return {name: value for name, value in tensors.items() if name.endswith("clean") == clean}
+
+
 def assert_same_outcome(reached: list[dict[str, Any]], expected: dict[str, Any], folder: Path, other: Path) -> None:
     """Compare the outcome and the files of several processes with those of one."""
     first, *others = reached
@@ -80,7 +85,8 @@ def assert_same_outcome(reached: list[dict[str, Any]], expected: dict[str, Any],
     torch.testing.assert_close(torch.tensor(numbers), torch.tensor(expected_numbers), rtol=0, atol=1e-5)
     exported, expected_export = (load_file(path / "model" / "model.safetensors") for path in (folder, other))
     assert exported.keys() == expected_export.keys()
-    assert relative_difference(exported, expected_export, "") <= 10 * RELATIVE  # a temperature amplifies rounding
+    for clean, bound in ((False, RELATIVE), (True, 100 * RELATIVE)):
+        assert relative_difference(exported, kept(expected_export, clean), "") <= bound
     expected_files, files = ({path.name for path in path.rglob("*")} for path in (other, folder))
     tensorboard = "events.out"
     assert {n for n in files if not n.startswith(tensorboard)} == {

@@ -56,6 +56,17 @@ def test_files_that_a_run_would_replace_keep_their_folder(tmp_path: Path, name: 
         claim(settings(tmp_path))
 
 
+def test_a_linked_folder_of_an_early_stop_is_unlinked_alone(tmp_path: Path) -> None:
+    identity = {"TRAINER": {"NAME": "CoFT"}, "DATASET": {"NAME": "Folder"}, "MODEL": {"BACKBONE": {"NAME": "photo"}}}
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").touch()
+    claim(settings(out, **identity))
+    (out / "tensorboard").symlink_to(elsewhere)
+    claim(settings(out, **identity, NEW=3))
+    assert (elsewhere / "mine.txt").exists() and not (out / "tensorboard").is_symlink()
+
+
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
