@@ -227,7 +227,7 @@ def alternatives(pixels: int, batch: int, repeats: int) -> Iterator[list[Any]]:
     """Yield rows of the second table: seconds of the workloads of `photo`, unchanged and with one change each."""
     build = partial(encoder_of, "photo", pixels, batch)
     yield ["as it is", *_seconds(build(), repeats)]
-    yield ["PyTorch's memory and depthwise gradients", *_seconds(build(laid_out=False), repeats)]
+    yield ["PyTorch's layers", *_seconds(build(laid_out=False), repeats)]
     yield ["fp32", *_seconds(build(precision="fp32"), repeats)]
     with torch.backends.mkldnn.flags(enabled=False):
         yield ["without oneDNN", *_seconds(build(), repeats)]
