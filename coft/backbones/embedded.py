@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from clip.simple_tokenizer import SimpleTokenizer
 from torch import Tensor
 
+from coft.backbones.tokens import BPE
 from coft.core.schemas import Anything, Number, Record, SchemaError, Text
 from coft.core.tensors import Array, floats
 
@@ -115,7 +115,7 @@ def spelling_matrix(ids: Tensor) -> Tensor:
 @cache
 def _spellings() -> tuple[Tensor, Tensor]:
     """Return the hash buckets of the letter groups of all tokens, concatenated, and the offset of each token."""
-    decoder, bucket_of = SimpleTokenizer().decoder, cache(_bucket)  # most letter groups occur in many tokens
+    decoder, bucket_of = BPE.decoder, cache(_bucket)  # most letter groups occur in many tokens
     buckets, starts = [], [0]
     for token in range(VOCABULARY):
         spelled = "<" + decoder[token].replace("</w>", ">")  # start and end of a word count as letters

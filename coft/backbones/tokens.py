@@ -6,6 +6,8 @@ from typing import Protocol
 
 from clip.simple_tokenizer import SimpleTokenizer
 
+BPE = SimpleTokenizer()  # one for all, since it takes a tenth of a second to build
+
 
 class Tokenizer(Protocol):
     """Interface of a tokenizer.
@@ -31,15 +33,12 @@ class ClipTokenizer:
     """CLIP's tokenizer. It splits a text into words first, so the tokens of a part do not depend on its context."""
 
     pad = 0
-
-    def __init__(self) -> None:
-        self._tokenizer = SimpleTokenizer()
-        self.start: tuple[int, ...] = (self._tokenizer.encoder["<|startoftext|>"],)
-        self.end: tuple[int, ...] = (self._tokenizer.encoder["<|endoftext|>"],)
+    start: tuple[int, ...] = (BPE.encoder["<|startoftext|>"],)
+    end: tuple[int, ...] = (BPE.encoder["<|endoftext|>"],)
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without start and end tokens."""
-        return self._tokenizer.encode(text)
+        return BPE.encode(text)
 
     def continued(self, *parts: str) -> list[list[int]]:
         """Return the token ids of each part of a text."""
