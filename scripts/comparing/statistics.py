@@ -179,7 +179,8 @@ def _average(changes: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 # ---------------------------------------------------------------- bootstrap
 
-DRAWS = 2000
+DRAWS = 2000  # of the images and seeds of a data set
+COMBINATIONS = 200_000  # of data sets; the interval of four ends at the 25th least
 Right = NDArray[np.bool_]  # whether a method is right, shape (seeds, images)
 Units = Sequence[tuple[Right, ...]]  # units of one data set, each with an entry per method
 
@@ -188,23 +189,27 @@ def bootstrap_errors(datasets: Sequence[Units], draws: int = DRAWS, seed: int = 
     """Compute error rates of methods under the bootstrap over data sets, images and seeds.
 
     Each draw resamples with replacement the data sets (if there are several), then the images of each data set, then
-    the seeds of each of its units. All methods get the same draws, so they can be compared in pairs. Units of one data
-    set are drawn together because they share images and classes. Resampling n seeds spreads too little by a factor of
+    the seeds of each of its units. A data set that is drawn twice has other images and seeds the second time. All
+    methods get the same draws, so they can be compared in pairs. Units of one data set are drawn together because they
+    share images and classes. Resampling n seeds spreads too little by a factor of
     sqrt((n - 1) / n), which is corrected; a single seed has no information on the spread over seeds.
 
     Args:
         datasets: Units of each data set, one per checkpoint: for each method whether it is right. Methods of a unit
             share seeds and images. A method with one seed is repeated for all seeds.
-        draws: Number of draws.
+        draws: Number of draws of the images and seeds of each data set.
         seed: Seed of the random generator.
 
     Returns:
-        Mean error rate over units. Shape (draws, methods).
+        Mean error rate over units. Shape (`draws`, methods), with several data sets (`COMBINATIONS`, methods).
     """
     sums = np.stack([_bootstrap_sums(units, draws, (seed, place)) for place, units in enumerate(datasets)], axis=1)
-    sizes = np.array([len(units) for units in datasets])
-    which = np.random.default_rng((seed, len(datasets), 0, 1)).integers(len(datasets), size=(draws, len(datasets)))
-    summed: NDArray[np.float64] = sums[np.arange(draws)[:, None], which].sum(axis=1)
+    sizes, shape = np.array([len(units) for units in datasets]), (COMBINATIONS, len(datasets))
+    if len(datasets) == 1:
+        return sums[:, 0] / sizes
+    source = np.random.default_rng((seed, len(datasets), 0, 1))
+    which, draw = source.integers(len(datasets), size=shape), source.integers(draws, size=shape)
+    summed: NDArray[np.float64] = sums[draw, which].sum(axis=1)
     return summed / sizes[which].sum(axis=1, keepdims=True)
 
 

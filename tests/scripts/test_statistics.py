@@ -206,6 +206,20 @@ def test_data_sets_and_seeds_are_drawn_independently(order: int) -> None:
     assert drawn.max() <= 1
 
 
+def test_a_data_set_that_is_drawn_twice_has_other_images_the_second_time() -> None:
+    units = [[(right(0.5, 1, 400, np.random.default_rng(place)),)] for place in range(2)]
+    rates = [1 - unit[0][0].mean() for unit in units]
+    between = np.var(rates) / 2  # of the mean of two data sets, drawn from two
+    assert bootstrap_errors(units)[:, 0].var() == pytest.approx(between + 0.25 / 400 / 2, rel=0.05)
+
+
+def test_intervals_over_four_data_sets_hardly_depend_on_the_seed() -> None:
+    source = np.random.default_rng(6)
+    units = [[(right(rate, 3, 500, source), right(0.7, 3, 500, source))] for rate in RATES]
+    ends = [interval(np.divide(*bootstrap_errors(units, seed=seed).T), 4) for seed in range(3)]
+    assert np.ptp(ends, axis=0) == pytest.approx([0, 0], abs=0.05)
+
+
 def test_a_data_set_s_second_unit_is_no_second_data_set() -> None:
     source = np.random.default_rng(4)
     units = [(right(rate, 3, 1000, source), right(0.7, 3, 1000, source)) for rate in RATES]
