@@ -52,6 +52,7 @@ class Adapted:
         model: The model.
         labels: Predictions for the images; see `labels_`.
         folder: Output folder of the run, if it has one.
+        trust_jit: Whether the backbone may be a TorchScript file, which can hold code.
 
     Attributes:
         model: The model: encoders, class vectors and preprocessing.
@@ -67,10 +68,13 @@ class Adapted:
         ```
     """
 
-    def __init__(self, model: AdaptedModel, labels: pd.DataFrame, folder: Path | None = None) -> None:
+    def __init__(
+        self, model: AdaptedModel, labels: pd.DataFrame, folder: Path | None = None, *, trust_jit: bool = False
+    ) -> None:
         self.model = model
         self.labels_ = labels
         self.folder = folder
+        self._trust_jit = trust_jit
 
     def __repr__(self) -> str:
         return f"Adapted({len(self.labels_)} images, {len(self.classes_)} classes, {self.model.backbone.name})"
@@ -155,7 +159,7 @@ class Adapted:
             labels = NO_LABELS
         except (OSError, ValueError) as error:
             raise UserError(f"{place / LABELS}: cannot be read ({error}); remove it") from error
-        return cls(load(place, computes_on, trust_jit=trust_jit), labels.copy(), place)
+        return cls(load(place, computes_on, trust_jit=trust_jit), labels.copy(), place, trust_jit=trust_jit)
 
     def export(
         self,
@@ -194,7 +198,7 @@ class Adapted:
             return self.model
         with TemporaryDirectory() as place:
             save(self.model, Path(place))
-            return load(Path(place), precision="fp32")
+            return load(Path(place), precision="fp32", trust_jit=self._trust_jit)
 
     def _sample(self, model: AdaptedModel, images: Any) -> Sample:
         if images is not None:

@@ -182,7 +182,8 @@ class Run:
         fit(session, done, self._ended)
         model = session.model(test_images=len(self.image_set), settings=self.cfg.tree())
         assert model is not None
-        result = Adapted(model, self._labels(model), self.folder)
+        trusted = self.cfg.MODEL.BACKBONE.TRUST_JIT
+        result = Adapted(model, self._labels(model), self.folder, trust_jit=trusted)
         if self.folder:
             with writing(self.folder):
                 self._write_results(self.folder, result.labels_)

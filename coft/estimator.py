@@ -33,7 +33,7 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes:
         adapted_: Result of `coft.adapt`.
-        classes_: Class names, in the order of the columns of `predict_proba`. Shape (C,).
+        classes_: Class names, sorted, as scikit-learn's metrics expect. Shape (C,).
         labels_: One row per image that was passed to `fit`; see `Adapted`.
 
     Example:
@@ -88,7 +88,7 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
         options = {"method": self.method, **settings}
         args = X, self.classes, self.backbone, self.output, self.random_state, self.progress
         self.adapted_ = adapt(*args, **options)
-        self.classes_, self.labels_ = self.adapted_.classes_, self.adapted_.labels_
+        self.classes_, self.labels_ = self.adapted_.classes_[self._order()], self.adapted_.labels_
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -102,14 +102,17 @@ class CoFTClassifier(ClassifierMixin, BaseEstimator):
         return self.adapted_.predict(X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the class probabilities of each image. Shape (n, C), float32.
+        """Return the class probabilities of each image, in the order of `classes_`. Shape (n, C), float32.
 
         Raises:
             NotFittedError: If called before `fit`.
             UserError: If an image cannot be read; the message names it.
         """
         check_is_fitted(self)
-        return self.adapted_.predict_proba(X)
+        return self.adapted_.predict_proba(X)[:, self._order()]
+
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.adapted_.classes_)
 
     def __sklearn_tags__(self) -> Any:
         """Declare that X holds images and that no y is required."""

@@ -80,11 +80,11 @@ class Sorter:
             raise UserError(f"{folder / links[0]} is a symbolic link; remove it or choose another folder")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         try:
-            self.journal = next(
-                path for path in (self.folder / f"{name}.jsonl" for name in _numbered(f"sorted-{stamp}", ""))
-                if not path.exists()
-            )  # fmt: skip
-            self._file = self.journal.open("x", encoding="utf-8", errors="surrogateescape")
+            for name in _numbered(f"sorted-{stamp}", ""):
+                self.journal = self.folder / f"{name}.jsonl"
+                with suppress(FileExistsError):
+                    self._file = self.journal.open("x", encoding="utf-8", errors="surrogateescape")
+                    break
             try:
                 self._note({"format": FORMAT, "link": link, "made": self.is_new})
             except OSError:  # such as a full disk
@@ -128,7 +128,7 @@ class Sorter:
         class_folder = self.folder / self.names[name]
         try:
             state = {} if self.link else state_of(start)
-            if not class_folder.is_dir():
+            with suppress(FileExistsError):
                 class_folder.mkdir()
                 before = self._file.tell()
                 self._note({"made": class_folder.name})

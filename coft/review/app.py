@@ -180,9 +180,10 @@ class Review:
         """Write the classes of a draft to a new file. Returns the file, and the command that trains with it."""
         classes = classes_from_draft(_parts(content, "classes")[0], self.reviewed.classes)
         self.zero_shot.effect(classes)  # raises if a name is too long for the text encoder
-        self.file = write_new(self.reviewed.run.folder, classes)
-        self.command = command_with(self.reviewed, self.file)
-        return {"file": str(self.file), "command": self.command}
+        file = write_new(self.reviewed.run.folder, classes)
+        command = command_with(self.reviewed, file)
+        self.file, self.command = file, command  # of the last save; another may be under way
+        return {"file": str(file), "command": command}
 
     def end(self, content: Any) -> dict[str, Any]:
         """End the review."""

@@ -76,7 +76,9 @@ def _ratio(datasets: Sequence[Units], count: int) -> Ratio | None:
     mean, drawn = mean_errors(datasets), bootstrap_errors(datasets)
     if not mean[1]:
         return None
-    return Ratio(mean[0] / mean[1], *interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1e-9), len(datasets)), count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = drawn[:, 0] / drawn[:, 1]
+    return Ratio(mean[0] / mean[1], *interval(ratios[~np.isnan(ratios)], len(datasets)), count)
 
 
 def _pair(rows: Rows, name: str, reference: str) -> tuple[Right, ...] | None:

@@ -57,15 +57,21 @@ def rows_of_list(path: Path) -> pd.DataFrame:
         UserError: If the file is not such a list.
     """
     try:
-        strictly = {"keep_default_na": True, "encoding_errors": "strict"}
-        rows: pd.DataFrame = read_table(path, dtype=dict.fromkeys(TEXTS, str), **strictly)
+        rows: pd.DataFrame = read_table(path, encoding_errors="strict")
         if missing := [name for name in (*TEXTS, "seed", "accuracy") if name not in rows]:
             raise ValueError(f"no column {', '.join(missing)}")
-        rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in ("accuracy", *OPTIONAL) if name in rows})
+        if (rows[list(TEXTS)] == "").any(axis=None):
+            raise ValueError(f"a line without {', '.join(TEXTS[:-1])} or {TEXTS[-1]}")
+        numbers = ("seed", "accuracy", *OPTIONAL)
+        rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in numbers if name in rows})
+        if not (rows["seed"] % 1 == 0).all():
+            raise ValueError("a seed that is no whole number")
         if not rows["accuracy"].between(0, 100).all():
             raise ValueError("a line without an accuracy")
         if any(has_controls(str(text)) for name in TEXTS for text in rows[name]):
             raise ValueError("a name with control characters")
+        if "folder" in rows:
+            rows["folder"] = rows["folder"].where(rows["folder"] != "")
         return rows
     except ValueError as error:  # includes pandas's errors and decoding errors
         reason = " ".join(str(error).split())  # pandas's messages have several lines

@@ -70,7 +70,9 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
-    zero_shot = runs[runs["trainer"] == ZERO_SHOT].groupby(PAIR)["accuracy"].mean()
+    references = runs[runs["trainer"] == ZERO_SHOT]  # with other settings, there are several: the first by name counts
+    references = references[references["method"] == references.groupby(PAIR)["method"].transform("min")]
+    zero_shot = references.groupby(PAIR)["accuracy"].mean()
     table.insert(8, "difference", table["mean"] - table.join(zero_shot.astype(float), on=PAIR)["accuracy"])
     return table
 
@@ -95,7 +97,7 @@ def overall(runs: pd.DataFrame) -> pd.DataFrame:
     groups = means.groupby("method", sort=False)
     table = groups.agg(seeds=("seed", "nunique"), mean=("accuracy", "mean"), std=("accuracy", "std")).reset_index()
     is_zero_shot = table["method"].isin(set(runs.loc[runs["trainer"] == ZERO_SHOT, "method"]))
-    base = table.loc[is_zero_shot, "mean"]
+    base = table[is_zero_shot].sort_values("method")["mean"]
     table["difference"] = table["mean"] - (base.iloc[0] if len(base) else float("nan"))
     gains = summarise(runs).groupby("method")["difference"].agg(half_interval)
     table["between"] = table["method"].map(gains).where(~is_zero_shot)
@@ -259,5 +261,5 @@ def interval(values: NDArray[np.float64], groups: int = 1) -> tuple[float, float
     tail = 0.5 - LEVEL / 2
     if groups > 1:
         tail = stats.norm.cdf(np.sqrt(groups / (groups - 1)) * stats.t.ppf(tail, groups - 1.0))
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail], method="inverted_cdf")  # ratios may be infinite
     return float(low), float(high)

@@ -76,7 +76,7 @@ def render(table: pd.DataFrame, style: str = "github") -> str:
     for row in best_means(table) if style == LATEX else ():
         rows[row][names.index("mean")] = f"{BOLD}{rows[row][names.index('mean')]}{END}"
     if style == "github":
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+        rows = [[_escaped(cell) for cell in row] for row in rows]
     align = ["left" if name in TEXT else "right" for name in names]
     titles = [COLUMNS[name][0] for name in names]
     text = tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align)
@@ -124,7 +124,12 @@ def markdown(rows: Sequence[Sequence[str]], heads: Sequence[str], texts: int = 1
         texts: Number of leading columns that are aligned to the left; the others are aligned to the right.
     """
     align = [*["left"] * texts, *["right"] * (len(heads) - texts)]
+    rows, heads = [[_escaped(cell) for cell in row] for row in rows], [_escaped(head) for head in heads]
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=align) if rows else ""
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
 
 
 def titled(tables: Tables) -> str:

@@ -19,7 +19,7 @@ from scripts.comparing.benchmark import (
     rows_of,
     with_derived,
 )
-from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, verdict, write_report
+from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, _ratio, verdict, write_report
 from scripts.comparing.list import WITH_PHASE1, read_result
 from tests.markdown import table_rows
 
@@ -176,6 +176,16 @@ def test_bars_are_met_or_missed(planned: Planned) -> None:
 )
 def test_verdicts(mean: float, high: float, bar: float, expected: str) -> None:
     assert verdict(Ratio(mean, 0.8, high, 2), bar) == expected
+
+
+def test_ratios_of_methods_with_hardly_an_error() -> None:
+    def wrong(*images: int) -> np.ndarray:
+        return ~np.isin(np.arange(40), images)[None]
+
+    equal, more = (_ratio([[(right, wrong(3))]], 1) for right in (wrong(3), wrong(3, 5)))
+    assert equal == Ratio(1, 1, 1, 1) and more is not None
+    assert (more.mean, more.low, more.high) == (2, 1, np.inf)
+    assert _ratio([[(wrong(3), wrong())]], 1) is None
 
 
 def test_derived_row_has_the_seeds_of_its_substitute() -> None:

@@ -90,12 +90,21 @@ HEAD = "dataset,backbone,method,trainer,seed,accuracy"
         f"{HEAD}\nd,b,m,t,1,9.5,2\n",
         f"{HEAD}\nd\x1b[31m,b,m,t,1,9.5\n",
         f"{HEAD},seconds\nd,b,m,t,1,9,\nd,b,m,t,2,9,long\n",
+        f"{HEAD}\n,b,m,t,1,9\n",
+        f"{HEAD}\nd,b,m,t,,9\n",
+        f"{HEAD}\nd,b,m,t,1.5,9\n",
     ],
 )
 def test_a_file_that_lists_no_results_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text(text)
     with pytest.raises(UserError, match=r"runs\.csv"):
         rows_of_list(tmp_path / "runs.csv")
+
+
+def test_names_that_look_like_missing_values_are_names(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text(f"{HEAD},folder,stage\nNA,b,None,t,1,9,,end\nNA,b,None,t,2,8,3,end\n")
+    rows = read_places([tmp_path / "runs.csv"])
+    assert rows[["dataset", "method", "accuracy"]].to_numpy().tolist() == [["NA", "None", 9], ["NA", "None", 8]]
 
 
 def test_nothing_to_read_is_named(tmp_path: Path) -> None:

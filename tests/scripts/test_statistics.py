@@ -167,6 +167,19 @@ def test_a_run_without_a_partner_is_left_out(rows: pd.DataFrame) -> None:
     assert set(summarise_changes(paired_changes(some, MEASURES, FULL))["seeds"]) == {2}
 
 
+def test_both_tables_compare_with_the_same_zero_shot_runs() -> None:
+    methods = {"zs": ("ZeroshotCLIP", 50.0), "zs X=1": ("ZeroshotCLIP", 60.0), "C": ("CoFT", 65.0)}
+    runs = pd.DataFrame(
+        [
+            {"dataset": d, "backbone": "b", "method": m, "trainer": t, "seed": 1, "accuracy": a}
+            for d in "xy"
+            for m, (t, a) in methods.items()
+        ]
+    )
+    for table in (summarise(runs), overall(runs)):
+        assert dict(zip(table["method"], table["difference"], strict=False)) == {"zs": 0.0, "zs X=1": 10.0, "C": 15.0}
+
+
 # ------------------------------------------------------------------ bootstrap
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from scripts.comparing.tables import latex, render
+from scripts.comparing.tables import latex, markdown, render
 
 
 def test_cells_do_not_break_a_table() -> None:
@@ -12,6 +12,7 @@ def test_cells_do_not_break_a_table() -> None:
     assert [line.split(" | ")[-1].strip(" |") for line in render(cells).splitlines()[2:]] == ["+0.0", "-0.1"]
     assert r"a\|b" in render(cells)
     assert "a|b" in render(cells, "latex_booktabs")
+    assert markdown([["a|b", "1"]], ["c|d", "e"]).replace(r"\|", "").count("|") == 3 * 3
 
 
 def test_in_latex_the_best_mean_without_labels_is_bold() -> None:

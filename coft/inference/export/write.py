@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +30,8 @@ HEAD = "`head.safetensors`: vectors of the classes (`weight`), and of the clean 
 READ = """
 def read(path):  # as in the run: upright, RGB, transparency on white
     image = Image.open(path)
+    if max(image.size) > 100 * min(image.size):
+        raise ValueError(f"{path}: a side is more than 100 times the other")
     DRAFT
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):  # floats, and integers of 16 or 32 bits
@@ -176,10 +177,10 @@ def to_onnx(model: AdaptedModel, options: ExportOptions, draft: Path, sample: Sa
         "`model.onnx`: images to probabilities, any number at a time; classes and preprocessing are in its metadata"
     ]
     if options.int8:
-        halves = sample.halves() if images is not None and len(images) > 1 else (Sample(), Sample())
-        way = onnx_file.write_int8(draft, halves[0].images)
+        calibration, rest = sample.halves()
+        way = onnx_file.write_int8(draft, calibration.images)
         file_lines.append(f"`model_int8.onnx`: the same in int8, by {way} quantisation")
-        lines += describe_int8(draft, replace(halves[1], tested=sample.tested, labels=sample.labels))
+        lines += describe_int8(draft, rest)
     return file_lines, lines
 
 

@@ -84,6 +84,9 @@ def test_a_finished_run_with_a_trusted_archive_is_loaded_by_the_same_call(folder
     args = folder, CLASSNAMES, str(archive(tmp_path / "clip.pt")), tmp_path / "out"
     first, again = (coft.adapt(*args, progress=False, **trusted) for _ in range(2))
     assert list(again.labels_["class"]) == list(first.labels_["class"])
+    for number, adapted in enumerate((first, again)):
+        adapted.model.precision = "bf16"  # as on a GPU: exports are of the model on the CPU, in fp32
+        adapted.export(tmp_path / str(number), "head")
 
 
 class Labelled(Dataset):

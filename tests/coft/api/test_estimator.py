@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import get_scorer
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -54,7 +57,7 @@ def test_fit_ignores_y(pictures: list[Image.Image], checkpoints: dict[str, Path]
     assert estimator.fit(pictures) is estimator and settings == SHORT
     wrong = clone(estimator).fit(pictures, y=["nonsense"] * len(pictures))
     assert np.array_equal(wrong.predict_proba(pictures), estimator.predict_proba(pictures))
-    assert list(estimator.classes_) == list(CLASSNAMES)
+    assert list(estimator.classes_) == sorted(CLASSNAMES)
     predicted = estimator.predict(np.stack([np.asarray(picture) for picture in pictures]))
     assert set(predicted) <= set(CLASSNAMES) and list(predicted) == list(estimator.labels_["class"])
     assert estimator.score(pictures, predicted) == 1.0
@@ -100,3 +103,15 @@ def test_probabilities_are_in_the_order_of_classes_(fitted: coft.CoFTClassifier,
 def test_bad_settings_are_refused(settings: Any) -> None:
     with pytest.raises(coft.UserError, match=r"^settings (is|has) "):
         coft.CoFTClassifier(CLASSNAMES, settings=settings).fit([np.zeros((64, 64), np.uint8)] * 2)
+
+
+def test_probability_scorers_read_the_columns(fitted: coft.CoFTClassifier, pictures: list[Any]) -> None:
+    renamed = copy.copy(fitted)  # classes in another order than the alphabet's
+    renamed.adapted_ = coft.Adapted(replace(fitted.adapted_.model, classes=("zebra", "cat", "dog")), fitted.labels_)
+    renamed.classes_ = np.sort(renamed.adapted_.classes_)
+    labels = np.resize(["cat", "dog", "zebra"], len(pictures))
+    column_of = {name: column for column, name in enumerate(renamed.adapted_.classes_)}
+    probabilities = renamed.adapted_.predict_proba(pictures)
+    right = [row[column_of[label]] for row, label in zip(probabilities, labels, strict=True)]
+    score = get_scorer("neg_log_loss")(renamed, pictures, labels)
+    assert score == pytest.approx(np.log(right).mean(), abs=1e-4)

@@ -160,6 +160,9 @@ def test_int8_reports_its_agreement(
     messages = capsys.readouterr().err
     assert "static quantisation" in (tmp_path / "one" / "README.md").read_text()
     assert "% of 5 images" in messages and (tmp_path / "one" / "model_int8.onnx").is_file()
+    picture = str(next(path for path in sorted(pictures.iterdir()) if path.suffix == ".png"))
+    assert main([str(run), *flags, str(tmp_path / "three"), "--images", picture]) == 0
+    assert "% of 1 image" in capsys.readouterr().err
     assert main([str(run), *flags, str(tmp_path / "two")]) == 0
     assert "dynamic quantisation" in (tmp_path / "two" / "README.md").read_text()
     assert logging.root.manager.disable == logging.DEBUG

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,13 @@ def test_each_save_writes_a_new_file(send: Send, server: Server, run_folder: Pat
     assert [answer["file"] for answer in answers] == list(map(str, files))
     assert [len(read_classes(str(file)).names) for file in files] == [4, 2]
     assert server.review.file == files[1] and server.review.command == answers[1]["command"]
+
+
+def test_saves_at_the_same_time_answer_with_their_own_files(send: Send, run_folder: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: json.loads(send("POST", "save", {"classes": DRAFT})[1]), range(8)))
+    files = {answer["file"] for answer in answers}
+    assert len(files) == 8 and all(answer["file"] in answer["command"] for answer in answers)
 
 
 @pytest.mark.parametrize(
