@@ -120,8 +120,10 @@ def weight_gradient(gradient: Tensor, input: Tensor, kernel: int, stride: int, p
     """
     channels, count = input.shape[1], -(-kernel // WIDTH)
     widths = [(kernel + number) // count for number in range(count)]  # about equal: below the stride, it is slow
+    tall, wide = ((side - 1) * stride for side in gradient.shape[-2:])  # from the first output to the last
+    if max(padding - wide - widths[0], kernel - padding - widths[-1] - input.shape[-1]) > 0:
+        widths, count = [kernel], 1  # a column would lie outside of the input
     if count > 1:  # otherwise the convolution pads by itself
-        tall, wide = ((side - 1) * stride for side in gradient.shape[-2:])  # from the first output to the last
         starts = [sum(widths[:number]) - padding for number in range(count)]
         below, right = tall + kernel - padding - input.shape[-2], wide - input.shape[-1]
         inputs = [

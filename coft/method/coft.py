@@ -87,12 +87,12 @@ class CoFT(TwoPhases):
         per_class = quotas(label, self.num_classes, SEEDS_SHARE, 2 * self.per_peer)
         seeds = self.select_seeds(self.belief.scores, per_class, self.num_classes)
         self.labels = {name: seeds.alternate(start, self.num_classes) for start, name in enumerate(NAMES)}
-        if not all(len(labels.index) for labels in self.labels.values()):
-            few = f"{self.num_images} of {self.num_classes} classes"
-            raise UserError(f"too few images to choose seeds for two peers: {few}; take at least two of each class")
         features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
         logits = zero_shot_logits(features, text, self.engine.clip.scale)
         self.trains = not (self.guard and guard_fires(logits))
+        if self.trains and not all(len(labels.index) for labels in self.labels.values()):
+            few = f"{self.num_images} of {self.num_classes} classes"
+            raise UserError(f"too few images to choose seeds for two peers: {few}; take at least three of each class")
         self.observer.seeds_chosen(seeds, label, per_class)
 
     @cached_property

@@ -77,7 +77,7 @@ def fit_negative(
             odds = clean_log_odds(features[batch], positive, F.normalize(vectors, dim=-1), scale)
             optimizer.zero_grad()
             each = dual_loss(odds, labels[batch])
-            ((each * weight[batch]).sum() / weight[batch].sum()).backward()
+            ((each * weight[batch]).sum() / weight[batch].sum().clamp_min(1e-12)).backward()
             optimizer.step()
     return F.normalize(vectors.detach(), dim=-1)
 

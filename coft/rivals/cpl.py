@@ -90,7 +90,7 @@ class CPL(GRIP):
         most = torch.as_tensor(per_class).expand(classes)
         chosen, _ = top_per_class(sure[some], label[some], most)
         index = some[chosen].sort().values
-        self.candidates = candidates.at(index)
+        self.candidates = candidates.all()[index]  # of the rows that were chosen: others may round differently
         labels = PseudoLabels.unweighted(index, label[index])
         self.labels = dict.fromkeys(self.learners, labels)
         self.observer.seeds_chosen(labels, likeliest(logits), most)

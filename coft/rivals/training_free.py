@@ -139,7 +139,8 @@ class TransClip(Rule):
     def fit(self, features: Table, logits: Table) -> None:
         """Alternate between updating the class probabilities z and fitting the Gaussians."""
         index = evenly_spaced(len(features), ANCHORS)
-        anchors, text = features.at(index).float(), logits.at(index).float().log_softmax(dim=1)
+        anchors = F.normalize(features.at(index).float(), dim=1)  # a mean of several views is shorter
+        text = logits.at(index).float().log_softmax(dim=1)
         self.anchors.copy_(anchors)
         z = text.exp()
         likeliest = z.topk(min(FIRST, len(z)), dim=0)

@@ -29,6 +29,19 @@ def test_gradients_of_depthwise_convolutions_equal_pytorchs(kernel: int, stride:
     torch.testing.assert_close(fast, expected[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(7, 1, 3), (7, 2, 3), (9, 1, 2), (11, 1, 5)])
+@pytest.mark.parametrize("width", [1, 2, 5, 6])
+def test_kernels_may_be_wider_than_the_image(kernel: int, stride: int, padding: int, width: int) -> None:
+    if width + 2 * padding < kernel:
+        return
+    images, weight = of(2, 3, 12, width), of(3, 1, kernel, kernel)
+    outputs = F.conv2d(images, weight, None, stride, padding, groups=3)
+    gradient = torch.randn_like(outputs)
+    (expected,) = torch.autograd.grad(outputs, weight, gradient)
+    fast = weight_gradient(gradient, images.detach(), kernel, stride, padding)
+    torch.testing.assert_close(fast, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("trained", ["all", "input", "weight", "bias"])
 @pytest.mark.parametrize("groups", [1, 6])
 def test_a_convolution_equals_pytorchs(groups: int, trained: str) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from coft.core.errors import UserError
 from coft.labelling.pseudo_labels import PseudoLabels
+from coft.method import guard
 from coft.method.coft_settings import Phase1
 from tests.coft import naive
 from tests.coft.toys import CLASSES, PARTNER, PEERS, ToyImages, begin_at, make_coft, pairs
@@ -96,3 +97,11 @@ def test_an_epoch_is_a_pass_over_the_seeds_or_its_share_of_min_steps(batch: int,
 def test_too_few_images_for_two_peers_are_refused() -> None:
     with pytest.raises(UserError, match="too few images to choose seeds for two peers: 1 of 3"):
         make_coft(images=ToyImages(1)).engine.begin()
+
+
+def test_without_training_few_images_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MIN_SKILL", 2.0)
+    monkeypatch.setattr(guard, "MIN_INFORMATION", 2.0)
+    method = make_coft(images=ToyImages(1), guard=True)
+    method.engine.begin()
+    assert not method.trains and list(method.predictor().classifiers) == ["zero_shot"]

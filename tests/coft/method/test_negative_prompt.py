@@ -96,6 +96,12 @@ def test_batches_of_a_fit_depend_on_the_generator_only(batch: int, monkeypatch: 
     assert torch.equal(first, other) == (batch == 1000)
 
 
+def test_weights_of_zero_change_nothing() -> None:
+    features, labels, positive, start = problem()
+    fitted = fit_negative(features, labels, torch.zeros(len(labels)), positive, start, SCALE, source(), steps=5)
+    torch.testing.assert_close(fitted, F.normalize(start, dim=1))
+
+
 def test_a_fit_draws_at_most_fit_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negative_prompt, "FIT_IMAGES", 5)
     assert draw(5, source()).tolist() == [0, 1, 2, 3, 4]

@@ -68,6 +68,16 @@ def test_a_resumed_run_ends_in_the_same_bits(clip: ClipBackbone) -> None:
     assert_resumes(lambda: make_cpl(clip))
 
 
+def test_each_selected_image_has_a_candidate(clip: ClipBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounded_otherwise_in_parts(p: Table, *_: float) -> Table:
+        return p.map(lambda rows: torch.full_like(rows, len(rows) == COUNT, dtype=torch.bool))
+
+    monkeypatch.setattr("coft.rivals.cpl.candidates_of", rounded_otherwise_in_parts)
+    method = make_cpl(clip)
+    method.engine.begin()
+    assert len(method.candidates) < COUNT and method.candidates.any(dim=1).all()
+
+
 def test_an_empty_set_of_candidates_is_an_error(clip: ClipBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coft.rivals.cpl.candidates_of", lambda p, *_: p.map(lambda rows: rows > 1))
     with pytest.raises(UserError, match=r"TRAINER\.CPL\.ACROSS: no image has a candidate label"):

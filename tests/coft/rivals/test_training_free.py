@@ -101,6 +101,15 @@ def test_transclip_equals_a_naive_loop(pool: tuple[Tensor, Tensor, Tensor], monk
     torch.testing.assert_close(rule(new, its_logits).double().softmax(dim=1), torch.stack(rows), atol=1e-3, rtol=0)
 
 
+def test_transclip_takes_means_of_views_for_unit_vectors(pool: tuple[Tensor, Tensor, Tensor]) -> None:
+    features, logits, _ = pool
+    shorter = features * torch.linspace(0.9, 1, 40).unsqueeze(1)
+    rules = [TransClip(40, 12, 3) for _ in range(2)]
+    for rule, each in zip(rules, (features, shorter), strict=True):
+        rule.fit(Table.of(each), Table.of(logits))
+    torch.testing.assert_close(rules[1].assigned, rules[0].assigned, atol=1e-4, rtol=0)
+
+
 def test_transclip_is_fitted_to_evenly_spaced_images(
     pool: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
