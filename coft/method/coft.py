@@ -87,13 +87,17 @@ class CoFT(TwoPhases):
         per_class = quotas(label, self.num_classes, SEEDS_SHARE, 2 * self.per_peer)
         seeds = self.select_seeds(self.belief.scores, per_class, self.num_classes)
         self.labels = {name: seeds.alternate(start, self.num_classes) for start, name in enumerate(NAMES)}
-        features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
-        logits = zero_shot_logits(features, text, self.engine.clip.scale)
-        self.trains = not (self.guard and guard_fires(logits))
+        self.trains = not (self.guard and guard_fires(self.zero_shot_logits))
         if self.trains and not all(len(labels.index) for labels in self.labels.values()):
             few = f"{self.num_images} of {self.num_classes} classes"
             raise UserError(f"too few images to choose seeds for two peers: {few}; take at least three of each class")
         self.observer.seeds_chosen(seeds, label, per_class)
+
+    @cached_property
+    def zero_shot_logits(self) -> Table:
+        """The frozen CLIP's logits of the images. Shape (N, C)."""
+        features = self.engine.clip_features(self.settings.label_views)
+        return zero_shot_logits(features, self.zero_shot_text(), self.engine.clip.scale)
 
     @cached_property
     def neighbours(self) -> NeighbourGraph:
@@ -104,9 +108,8 @@ class CoFT(TwoPhases):
     @cached_property
     def belief(self) -> Belief:
         """The frozen CLIP's belief about all images, from text, neighbours and Gaussians, by which seeds are chosen."""
-        features, text = self.engine.clip_features(self.settings.label_views), self.zero_shot_text()
-        logits = zero_shot_logits(features, text, self.engine.clip.scale)
-        return Belief(*corrected_scores(features, logits, self.settings.prior_tau, self.neighbours))
+        features, tau = self.engine.clip_features(self.settings.label_views), self.settings.prior_tau
+        return Belief(*corrected_scores(features, self.zero_shot_logits, tau, self.neighbours))
 
     @property
     def calibrates(self) -> bool:
