@@ -107,6 +107,9 @@ def test_the_code_of_the_card_predicts_as_the_model(
         model = load(run, precision="fp32")
         expected = Exported(parts_of(model, "a"))(model.batch([model.view(tmp_path / "cat.jpg")]))
     assert np.asarray(names["probabilities"]) == pytest.approx(expected.numpy(), abs=2e-3)
+    Image.new("RGB", (101, 1)).save(tmp_path / "strip.png")
+    with pytest.raises(ValueError, match="a side is more than 100 times the other"):
+        names["read"]("strip.png")
 
 
 def test_exports_of_the_photo_backbone_compute_the_same(checkpoints: dict[str, Path], tmp_path: Path) -> None:
