@@ -48,7 +48,7 @@ def test_tables_are_those_of_the_list(page: str, tmp_path: Path) -> None:
         ]
         for unit in benchmark.units
     }
-    rows = rows_of(planned, listed_results(planned, LIST), benchmark.derived)
+    rows = rows_of(planned, listed_results(planned, LIST))
     command, *_ = blocks_of(page)["benchmark"].split("\n", 1)
     notes = re.findall(r"^- (.*)$", blocks_of(page)["benchmark"], re.MULTILINE)
     (tmp_path / "full.md").write_text(write_report(rows, command.strip("`"), benchmark.bars, notes))

@@ -126,7 +126,6 @@ class Benchmark:
         methods: Rows of the tables.
         seeds: Seeds of the runs.
         bars: Targets, the entries `bars` of configs/benchmark.yaml.
-        derived: Rows derived from others, the entries `derived` of configs/benchmark.yaml.
         sets: Data sets of a table like the paper's, by name; empty for other benchmarks.
         published: Published figures for that table.
     """
@@ -135,7 +134,6 @@ class Benchmark:
     methods: Sequence[Method]
     seeds: Sequence[int]
     bars: Sequence[Entry] = ()
-    derived: Sequence[Entry] = ()
     sets: Mapping[str, Facts] = field(default_factory=dict)
     published: Sequence[Published] = ()
 
@@ -161,7 +159,7 @@ def read_benchmark(form: str) -> Benchmark:
     if form not in ("full", *roles):
         raise UserError(f"--benchmark {form}: expected paper, full, small, {', '.join(roles[:-1])} or {roles[-1]}")
     chosen = [unit for unit in units if form in ("full", unit.role)]
-    return Benchmark(chosen, methods, SEEDS, content["bars"], content["derived"])
+    return Benchmark(chosen, methods, SEEDS, content["bars"])
 
 
 def _method(row: Entry) -> Method:
@@ -291,17 +289,13 @@ class Rows:
     calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def rows_of(
-    planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result], derived: Sequence[Entry] = ()
-) -> dict[Unit, Rows]:
-    """Return the rows of units with a finished run, and of `derived` those that differ anywhere from their source."""
+def rows_of(planned: Mapping[Unit, Sequence[Run]], results: Mapping[Run, Result]) -> dict[Unit, Rows]:
+    """Return the rows of units with a finished run."""
     for unit, runs in planned.items():
         present = [results[run] for run in runs if run in results]
         check_test_images(unit, present, "remove the folders or lines of one kind")
     rows = {unit: read_rows(runs, results) for unit, runs in planned.items()}
-    places = {(unit.dataset, name) for unit, of_unit in rows.items() for name in of_unit.right}
-    derived = [row for row in derived if any((place, row["from"]) in places for place in row["where"])]
-    return {unit: with_derived(unit, of_unit, derived) for unit, of_unit in rows.items() if of_unit.right}
+    return {unit: of_unit for unit, of_unit in rows.items() if of_unit.right}
 
 
 def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
@@ -330,31 +324,6 @@ def read_rows(runs: Sequence[Run], results: Mapping[Run, Result]) -> Rows:
 def _means(numbers: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
     """Average the numbers of several results, by key; a missing number does not count."""
     return pd.DataFrame(numbers).mean().to_dict()
-
-
-def with_derived(unit: Unit, rows: Rows, derived: Sequence[Entry]) -> Rows:
-    """Add derived rows to the rows of a unit's runs, each after its source row.
-
-    Args:
-        unit: The unit.
-        rows: Rows of its runs.
-        derived: Rows that have the results of the row `from`, except on the data sets `where`, on which they have those
-            of the row `instead`.
-    """
-    for row in derived:
-        name, source = row["name"], row["from"]
-        place = list(rows.methods).index(source) + 1 if source in rows.methods else len(rows.methods)
-        right = rows.right.get(source, {})
-        if unit.dataset in row["where"]:
-            other = rows.right.get(row["instead"], {})
-            right = {
-                seed: other[NO_SEED if NO_SEED in other else seed]
-                for seed in right
-                if NO_SEED in other or seed in other
-            }
-        names = [*rows.methods[:place], name, *rows.methods[place:]]
-        rows = replace(rows, methods=names, right={**rows.right, **({name: right} if right else {})})
-    return rows
 
 
 def paired(*methods: BySeed) -> tuple[Right, ...] | None:

@@ -78,7 +78,7 @@ def publish(
     remarks: Sequence[str],
 ) -> str:
     """Write all tables. Returns the text to print: the tables, and the names of the files."""
-    rows = rows_of(planned, results, benchmark.derived)
+    rows = rows_of(planned, results)
     path = args.output / "benchmark" / f"{Path(args.benchmark).stem}.md"
     if benchmark.sets:
         return write_paper(path, benchmark, rows, called, remarks)

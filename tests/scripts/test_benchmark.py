@@ -12,12 +12,9 @@ from coft.core.errors import UserError
 from coft.core.paths import HOME
 from coft.core.settings import flatten
 from scripts.comparing.benchmark import (
-    Rows,
-    Unit,
     plan_units,
     read_benchmark,
     rows_of,
-    with_derived,
 )
 from scripts.comparing.benchmark_tables import OURS, REFERENCES, Ratio, _ratio, verdict, write_report
 from scripts.comparing.list import WITH_PHASE1, read_result
@@ -62,13 +59,11 @@ def test_row_as_printed_equals_the_preset() -> None:
     assert dict(row.settings) == {key: str(value) for key, value in flatten(preset).items()}
 
 
-def test_bars_and_derived_rows_refer_to_existing_rows() -> None:
+def test_bars_refer_to_existing_rows() -> None:
     full = read_benchmark("full")
     names = {method.name for method in full.methods}
-    assert {name for row in full.derived for name in (row["from"], row["instead"])} <= names
-    names |= {row["name"] for row in full.derived} | {f"{name}, Phase I" for name in names & {*WITH_PHASE1}}
+    names |= {f"{name}, Phase I" for name in names & {*WITH_PHASE1}}
     assert full.bars and {name for bar in full.bars for name in (bar["method"], bar["by"])} <= names
-    assert {place for row in full.derived for place in row["where"]} <= {unit.dataset for unit in full.units}
 
 
 def test_all_runs_can_be_planned(planned: Planned, tmp_path: Path) -> None:
@@ -186,16 +181,6 @@ def test_ratios_of_methods_with_hardly_an_error() -> None:
     assert equal == Ratio(1, 1, 1, 1) and more is not None
     assert (more.mean, more.low, more.high) == (2, 1, np.inf)
     assert _ratio([[(wrong(3), wrong())]], 1) is None
-
-
-def test_derived_row_has_the_seeds_of_its_substitute() -> None:
-    ones = np.ones(4, bool)
-    rows = Rows(["a", "b"], {"a": {1: ones, 2: ones}, "b": {2: ~ones}}, {})
-    unit, none = Unit("photo", "pacs", "confirmation"), replace(rows, right={"a": {1: ones}, "b": {2: ~ones}})
-    derived = [{"name": "c", "from": "a", "instead": "b", "where": ["pacs"]}]
-    assert list(with_derived(unit, rows, derived).right["c"]) == [2]
-    assert with_derived(unit, none, derived).right.keys() == {"a", "b"}
-    assert list(with_derived(replace(unit, dataset="other"), rows, derived).right["c"]) == [1, 2]
 
 
 def test_units_without_runs_are_skipped(planned: Planned) -> None:

@@ -41,5 +41,5 @@ def results_of(planned: Planned) -> dict[Run, Result]:
     return {run: result for runs in planned.values() for run in runs if (result := read_result(run))}
 
 
-def report_of(planned: Planned, bars: Sequence[Entry] = (), derived: Sequence[Entry] = ()) -> str:
-    return write_report(rows_of(planned, results_of(planned), derived), "a command", bars)
+def report_of(planned: Planned, bars: Sequence[Entry] = ()) -> str:
+    return write_report(rows_of(planned, results_of(planned)), "a command", bars)
