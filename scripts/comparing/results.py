@@ -20,6 +20,11 @@ from .statistics import OPTIONAL, STAGES
 
 PEERS = ("peer_a", "peer_b")
 TEXTS = ("dataset", "backbone", "method", "trainer")  # columns of a list of results
+# settings that choose the test images
+TEST_KEYS = (
+    *("DATASET.NUM_TEST", "DATASET.SUBSAMPLE_CLASSES", "DATASET.DOMAIN", "DATASET.SOURCE_DOMAINS"),
+    *("DATASET.TARGET_DOMAINS", "TEST.SPLIT"),
+)
 SHOWN_SETTINGS = 3  # largest number of different settings that are written out in a method's name
 Row = dict[str, Any]
 Settings = dict[str, Any]
@@ -106,7 +111,8 @@ def read_places(places: Sequence[Path]) -> pd.DataFrame:
 def _rows_of(summary: Row, place: Path) -> list[tuple[Row, Settings]]:
     try:
         settings = {key: value for key, value in settings_of(summary).items() if key != "SEED"}
-        return [(row, settings) for row in summary_rows(summary, place)]
+        tested = " ".join(f"{key}={settings[key]}" for key in TEST_KEYS if key in settings)
+        return [({**row, "tested": tested}, settings) for row in summary_rows(summary, place)]
     except KeyError as error:
         log.warning("%s: no key %s, as results of a run have; left out", place / SUMMARY, error)
         return []

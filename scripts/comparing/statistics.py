@@ -47,14 +47,16 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         runs: A line for each result: dataset, backbone, method, trainer, seed, accuracy (percent), and where known
-            peer_a, peer_b (accuracies of single models), ensemble, labels_used and seconds.
+            peer_a, peer_b (accuracies of single models), ensemble, labels_used, seconds, and tested (a text that says
+            which test images; a difference is between runs with the same).
 
     Returns:
         A line for each data set, backbone and method, in order of appearance: trainer, seeds, mean, std (of the
         sample), interval (half its width), difference of the mean to zero-shot's, and the means of the rest.
     """
     runs = runs.reindex(columns=[*runs.columns, *(name for name in OPTIONAL if name not in runs)])
-    runs = runs.assign(single=runs[["peer_a", "peer_b"]].astype(float).mean(axis=1))
+    tested = runs["tested"].fillna("") if "tested" in runs else ""
+    runs = runs.assign(single=runs[["peer_a", "peer_b"]].astype(float).mean(axis=1), tested=tested)
     table = (
         runs.groupby([*PAIR, "method"], sort=False)
         .agg(
@@ -67,21 +69,23 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
             ensemble=("ensemble", "first"),
             labels_used=("labels_used", "first"),
             seconds=("seconds", "mean"),
+            tested=("tested", "first"),
         )
         .reset_index()
     )
     references = runs[runs["trainer"] == ZERO_SHOT]  # with other settings, there are several: the first by name counts
-    references = references[references["method"] == references.groupby(PAIR)["method"].transform("min")]
-    zero_shot = references.groupby(PAIR)["accuracy"].mean()
-    table.insert(8, "difference", table["mean"] - table.join(zero_shot.astype(float), on=PAIR)["accuracy"])
-    return table
+    place = [*PAIR, "tested"]
+    references = references[references["method"] == references.groupby(place)["method"].transform("min")]
+    zero_shot = references.groupby(place)["accuracy"].mean()
+    table.insert(8, "difference", table["mean"] - table.join(zero_shot.astype(float), on=place)["accuracy"])
+    return table.drop(columns="tested")
 
 
 def overall(runs: pd.DataFrame) -> pd.DataFrame:
     """Average over all pairs of data set and backbone, for methods that have results on all of them.
 
     Accuracies are averaged over the pairs for each seed; mean and standard deviation are over seeds. The difference to
-    zero-shot has an interval over pairs: how far the mean may be from the one over other data sets.
+    zero-shot is the mean over the pairs, with an interval: how far it may be from the one over other data sets.
 
     Returns:
         A line for each method: seeds, mean, std, difference to zero-shot, between (half of its interval). Empty if
@@ -97,10 +101,9 @@ def overall(runs: pd.DataFrame) -> pd.DataFrame:
     groups = means.groupby("method", sort=False)
     table = groups.agg(seeds=("seed", "nunique"), mean=("accuracy", "mean"), std=("accuracy", "std")).reset_index()
     is_zero_shot = table["method"].isin(set(runs.loc[runs["trainer"] == ZERO_SHOT, "method"]))
-    base = table[is_zero_shot].sort_values("method")["mean"]
-    table["difference"] = table["mean"] - (base.iloc[0] if len(base) else float("nan"))
-    gains = summarise(runs).groupby("method")["difference"].agg(half_interval)
-    table["between"] = table["method"].map(gains).where(~is_zero_shot)
+    gains = summarise(runs).groupby("method")["difference"]
+    table["difference"] = table["method"].map(gains.agg(lambda values: values.mean(skipna=False)))
+    table["between"] = table["method"].map(gains.agg(half_interval)).where(~is_zero_shot)
     return table
 
 

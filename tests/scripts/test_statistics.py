@@ -180,6 +180,17 @@ def test_both_tables_compare_with_the_same_zero_shot_runs() -> None:
         assert dict(zip(table["method"], table["difference"], strict=False)) == {"zs": 0.0, "zs X=1": 10.0, "C": 15.0}
 
 
+def test_a_difference_is_between_runs_on_the_same_test_images() -> None:
+    rows = [("zs", "ZeroshotCLIP", "all", 50.0), ("U", "UPL", "all", 55.0), ("zs, base", "ZeroshotCLIP", "base", 90.0)]
+    rows += [("U, base", "UPL", "base", 92.0), ("U, new", "UPL", "new", 91.0)]
+    names = ["method", "trainer", "tested", "accuracy"]
+    runs = pd.concat([pd.DataFrame(rows, columns=names).assign(dataset=d, backbone="b", seed=1) for d in "xy"])
+    for table in (summarise(runs), overall(runs)):
+        differences_of = dict(zip(table["method"], table["difference"], strict=True))
+        assert np.isnan(differences_of.pop("U, new"))
+        assert differences_of == {"zs": 0.0, "U": 5.0, "zs, base": 0.0, "U, base": 2.0}
+
+
 # ------------------------------------------------------------------ bootstrap
 
 
