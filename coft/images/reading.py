@@ -83,6 +83,8 @@ def decode_image(data: bytes, path: str | Path, decoding: Decoding = FULL_SIZE) 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
             check_sides(*file.size)
+            if file.info.get("progressive"):  # decoders hold all coefficients of these JPEGs, whatever the draft's size
+                check_size(*file.size)
             if decoding.enough:
                 file.draft(None, (decoding.enough, decoding.enough))
             check_size(*file.size)

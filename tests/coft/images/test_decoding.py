@@ -104,6 +104,14 @@ def test_a_jpeg_of_too_many_pixels_is_read_if_it_can_be_reduced() -> None:
     assert decode_image(data, "x", Decoding(64)).size == (1125, 1125)
 
 
+def test_a_progressive_jpeg_of_too_many_pixels_is_refused_since_its_coefficients_take_memory_at_full_size() -> None:
+    data = encode(Image.new("L", (9000, 9000)), "JPEG", progressive=True)
+    with pytest.raises(UserError, match="9000 x 9000 pixels: at most 64 million are read"):
+        decode_image(data, "x", Decoding(64))
+    small = encode(Image.new("L", (1000, 1000)), "JPEG", progressive=True)
+    assert decode_image(small, "x", Decoding(64)).size == (125, 125)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
 def test_damaged_metadata_is_ignored(kind: str) -> None:
     data = encode(waves(40, 30), kind, exif=b"garbage")
