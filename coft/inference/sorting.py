@@ -137,6 +137,8 @@ class Sorter:
             for name_in_folder in _numbered(start.stem, start.suffix):
                 target = class_folder / name_in_folder
                 if os.path.lexists(target):
+                    if self.link and target.is_symlink() and target.readlink() == start:
+                        return target  # of an earlier command
                     continue
                 entry = {"from": str(start), "to": f"{class_folder.name}/{name_in_folder}", **state}
                 with suppress(FileExistsError), self._noting(entry):
