@@ -195,10 +195,9 @@ class Run:
     def _tell(self, labels: pd.DataFrame) -> None:
         counts = some_of([f"{name} {count}" for name, count in labels["class"].value_counts().items()])
         run = shlex.quote(str(self.folder or "RUN"))
-        following = (
-            f"coft review {run}    # change names of classes",
-            f"coft predict {run} IMAGES --link {run}/sorted    # sort images into a folder for each class",
-        )
+        following = [f"coft predict {run} IMAGES --link {run}/sorted    # sort images into a folder for each class"]
+        if self.image_set.are_files:
+            following.insert(0, f"coft review {run}    # change names of classes")
         report_done(self.session.seconds, counts, untrained=not self.session.method.trains)
         doubtful = report_names(self.folder)
         report_estimate(float(labels["confidence"].mean()), self.session.calibrated, doubtful)

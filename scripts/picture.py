@@ -65,6 +65,8 @@ def predictions(folder: Path) -> tuple[pd.DataFrame, str]:
     config = saved_config(folder)
     if config is None:
         raise UserError(f"{folder}: no config.yaml of a run; name a run's output folder")
+    if config["DATASET.NAME"] == "Folder" and "DATASET.IMAGES" not in config:
+        raise UserError(f"{folder}: a run of coft adapt has no test images; name a run of scripts/run.sh on a data set")
     run = build(folder, config["TRAINER.NAME"], folder)
     run.load_model(str(folder))
     table = pd.DataFrame([(item.impath, item.classname) for item in run.dm.dataset.test], columns=["path", "class"])

@@ -17,6 +17,7 @@ from coft.core.files import write_table
 from coft.core.untrusted import read_table
 from coft.core.words import counted
 from coft.engine.class_names import CLASSES, write_classes
+from coft.engine.config import METHODS
 from coft.engine.diagnostics import calibration_error
 from coft.engine.messages import report_accuracies, report_done, report_estimate, report_names, report_next
 from coft.engine.predictions import count_by_class, known_accuracy, predict, write_predictions
@@ -150,9 +151,10 @@ def report_results(trainer: Any) -> None:
     following = [f"bash scripts/predict.sh {run} IMAGES    # classes of new images"]
     if reports_predictions(dataset):
         following = [
-            f"bash scripts/review.sh {run}    # change names of classes",
-            f"bash scripts/predict.sh {run} IMAGES --link {folder}    # sort images into a folder for each class",
+            f"bash scripts/predict.sh {run} IMAGES --link {folder}    # sort images into a folder for each class"
         ]
+        if session.spec in METHODS.values():  # the others cannot be reviewed
+            following.insert(0, f"bash scripts/review.sh {run}    # change names of classes")
     before = results.get("zero-shot", {}).get("accuracy_both")
     named = {"by zero-shot CLIP": before, "now" if before else "right": results.get("accuracy_test")}
     accuracies = {name: value for name, value in named.items() if value is not None}

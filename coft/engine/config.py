@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 import yaml
 
 from coft.core.config_files import evaluated, read_config
@@ -118,10 +118,10 @@ def build_config(spec: MethodSpec, backbone: str, seed: int, output: str, argume
     key = replace(settings["MODEL.BACKBONE.NAME"], name="backbone")
     backbone = checked(key, os.fspath(backbone) if isinstance(backbone, os.PathLike) else backbone)
     given_path(backbone, "backbone")  # refuses texts that can be neither name nor path, such as 5,000 characters
+    arguments = {name: _plain(value) for name, value in arguments.items()}
     changes = {_key(spec, name).name: checked(replace(_key(spec, name), name=name), x) for name, x in arguments.items()}
     changes |= {"TRAINER.NAME": spec.trainer, "MODEL.BACKBONE.NAME": backbone, "DATASET.NAME": "Folder"}
-    seed = int(seed) if isinstance(seed, Integral) and not isinstance(seed, bool) else seed  # NumPy's integers, too
-    changes |= {"SEED": checked(replace(settings["SEED"], name="seed"), seed), "OUTPUT_DIR": output}
+    changes |= {"SEED": checked(replace(settings["SEED"], name="seed"), _plain(seed)), "OUTPUT_DIR": output}
     values = {name: key.default for name, key in settings.items()}
     file = trainer_config(spec.trainer, backbone, changes.get("MODEL.BACKBONE.TRUST_JIT", False))
     for name, value in flatten(read_config("configs", str(file)) if file else {}).items():
@@ -134,6 +134,11 @@ def build_config(spec: MethodSpec, backbone: str, seed: int, output: str, argume
     section.PREC = faster(cfg) if section.PREC == AUTO else section.PREC
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, os.cpu_count() or 1)
     return cfg
+
+
+def _plain(value: Any) -> Any:
+    """Convert a number or array of NumPy to Python's numbers."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _nested(values: Mapping[str, Any]) -> Config:

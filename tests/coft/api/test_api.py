@@ -25,6 +25,7 @@ from coft.engine.engine import Engine
 from coft.images.image_sources import collect_images
 from coft.inference.encoders import module_of
 from coft.inference.export.sample import images_of_run
+from coft.method import guard
 from coft.method.coft import CoFT
 from coft.report.run_folder import read_run
 from coft.review.reviewed import read_reviewed
@@ -63,6 +64,7 @@ def test_results_equal_those_of_the_command_to_the_bit(
     assert launch.main([*argv, *(str(word) for pair in pairs.items() for word in pair)]) == 0
     torch.manual_seed(123)  # the global generator is not used
     before = torch.get_rng_state()
+    settings = {name: np.asarray(value)[()] for name, value in settings.items()}  # NumPy's numbers and texts
     result = adapt(folder, classes, output=tmp_path / "python", method=method, seed=np.int64(3), **settings)
     assert torch.equal(torch.get_rng_state(), before)
     tables = "pseudo_labels.csv", "predictions.csv", "skipped.csv", "duplicates.csv"
@@ -272,9 +274,13 @@ def test_relative_paths_are_found_from_another_folder(
     assert images_of_run(saved / "model") == images_of_run(saved) and images_of_run(saved / "other") == []
 
 
-def test_a_run_in_memory_has_no_pictures(adapt: Any, pictures: list[Image.Image], tmp_path: Path) -> None:
+def test_a_run_in_memory_has_no_pictures(
+    adapt: Any, pictures: list[Image.Image], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     output = tmp_path / "out"
-    adapt(pictures, output=output)
+    with caplog.at_level("INFO", "coft.said"):
+        adapt(pictures, output=output)
+    assert "coft predict" in caplog.text and "coft review" not in caplog.text
     notice = read_run(output).missing_notice()
     assert "in memory" in notice and "no longer" not in notice
     saved = tmp_path / "saved"
@@ -284,6 +290,19 @@ def test_a_run_in_memory_has_no_pictures(adapt: Any, pictures: list[Image.Image]
         read_reviewed(output)
     assert main(["report", str(output)]) == 0
     assert notice in (output / "report.html").read_text()
+
+
+def test_of_fewer_images_than_a_run_needs_the_guard_may_still_keep_zero_shot_clip(
+    adapt: Any, pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(coft.UserError, match="too few images"):
+        adapt(pictures[:2])
+    monkeypatch.setattr(guard, "MIN_SKILL", 1.0)
+    monkeypatch.setattr(guard, "MIN_INFORMATION", 1.0)
+    for count in (1, 2):
+        adapted = adapt(pictures[:count], output=tmp_path / str(count))
+        assert len(adapted.labels_) == count and not adapted.labels_["kept"].any()
+        assert np.isfinite(coft.Adapted.load(tmp_path / str(count)).predict_proba(pictures)).all()
 
 
 def test_a_finished_run_returns_labels_in_the_order_of_the_call(

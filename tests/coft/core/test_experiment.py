@@ -93,7 +93,7 @@ def test_a_folder_with_checkpoints_but_no_config_is_refused(tmp_path: Path) -> N
 def test_a_folder_of_images_is_no_output_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
-    with pytest.raises(UserError, match=rf"has images, such as {Path(name).name}, and no config.yaml; choose another"):
+    with pytest.raises(UserError, match=rf"has images, such as {name}, and no config.yaml; choose another"):
         claim(settings(tmp_path))
     assert not (tmp_path / "config.yaml").exists()
 
