@@ -143,8 +143,8 @@ def check_unclaimed(folder: Path, flag: str) -> None:
     entries = chain(folder.glob("*"), folder.glob("*/*"))  # often in a folder for each class
     if picture := next((path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES), None):
         raise UserError(
-            f"output folder {folder} has images, such as {picture.relative_to(folder)}, and no {CONFIG}; choose another "
-            f"{flag}"
+            f"output folder {folder} has images, such as {picture.relative_to(folder)}, and no {CONFIG}; "
+            f"choose another {flag}"
         )
 
 
