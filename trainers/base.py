@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from coft.core.precision import step_attention
 from coft.core.threads import prefetch
 from coft.core.timing import STEPS, Stopwatch, TimedLoader
 from coft.engine.backbone import check_light_module
-from coft.engine.class_names import Classes
+from coft.engine.class_names import Classes, check_classnames
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.engine import Engine
 from coft.engine.loop import begin
@@ -29,12 +30,15 @@ from coft.engine.session import DriverContext, Session, Task
 from coft.engine.specs import MethodSpec
 from coft.images.batches import UnlabeledImages
 from coft.labelling.protocol import Method
+from dassl.data.datasets import Datum
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 
 from .checkpoints import CHECKPOINT_REMEDY, State, check_resumed, epoch_to_load, keep_identity, loads
 from .data import (
+    check_labelled,
     data_manager,
+    hash_of_labelled,
     labels_known,
     reports_predictions,
     templates_in,
@@ -107,7 +111,18 @@ class MethodTrainer(TrainerX):
     @property
     def labels_used(self) -> int:
         """Number of images whose labels are used in training."""
-        return 0
+        return len(self.labelled_data()) if self.spec.learns_from_labels else 0
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What a run must have in common with the one that it resumes: that of the session, and labelled batches."""
+        batches = self.spec.learns_from_labels and self.images is None
+        labelled = {"set of labelled images": hash_of_labelled(self.labelled_data())} if batches else {}
+        return self.session.identity | labelled
+
+    def labelled_data(self) -> list[Datum]:
+        """Return the images whose labels a trainer that learns from labels uses."""
+        return list(self.dm.dataset.train_x)
 
     def check_cfg(self, cfg: Any) -> None:
         """Check the config early: the backbone, the light module, the final model, and the run to take Phase I from.
@@ -131,20 +146,17 @@ class MethodTrainer(TrainerX):
         """Build Dassl's loaders and the unlabeled images, whose labels go to the diagnostics only.
 
         Raises:
-            UserError: If the trainer learns from labels and a training image has none.
+            UserError: If a classifier cannot be built on the class names, or an image lacks a label that is needed.
         """
         dm = data_manager(self)
         self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
         self.val_loader, self.test_loader = (part_of(loader, self.world) for loader in (dm.val_loader, dm.test_loader))
         self.num_classes, self.num_source_domains = dm.num_classes, dm.num_source_domains
         self.lab2cname, self.dm, self.classnames = dm.lab2cname, dm, list(dm.dataset.classnames)
+        check_classnames(self.classnames, f"data set {self.cfg.DATASET.NAME}", distinct=False)
+        check_labelled(self)
         if self.spec.label_free:
             self.images, self.diagnostics = unlabeled_of(self)
-        elif self.spec.learns_from_labels and (unknown := [item for item in dm.dataset.train_x if item.label < 0]):
-            raise UserError(
-                f"{self.spec.trainer} learns from labels, and image {unknown[0].impath} has none (-1 in the split); "
-                f"give it one, or take a trainer without labels, such as CoFT"
-            )
 
     def build_model(self) -> None:
         """Build the session, and register its models."""
@@ -371,6 +383,7 @@ class MethodTrainer(TrainerX):
         with self.clock.part("saving"):
             if self.world.is_main:
                 super().keep_state()
+                keep_identity(self)
             self.world.barrier()
 
     def init_writer(self, log_dir: Any) -> None:

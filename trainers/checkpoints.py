@@ -136,7 +136,7 @@ def check_resumed(trainer: Any, directory: str | os.PathLike[str], epoch: int) -
 
 def keep_identity(trainer: Any) -> None:
     """Write the identity of a run to a file, since checkpoints of prompts have CoOp's format, which lacks it."""
-    write_json(Path(trainer.output_dir) / IDENTITY, trainer.session.identity)
+    write_json(Path(trainer.output_dir) / IDENTITY, trainer.identity)
 
 
 def check_kept_identity(trainer: Any, folder: Path) -> None:
@@ -154,4 +154,4 @@ def check_kept_identity(trainer: Any, folder: Path) -> None:
         mapping(Text(1 << 22)).check(kept)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); remove it, or train again") from error
-    check_identity(kept, trainer.session.identity)
+    check_identity(kept, trainer.identity)

@@ -53,11 +53,6 @@ class CoOp(MethodTrainer):
             load_pretrained_weights(nn.ParameterDict({"ctx": learner.ctx}), path)
         check_finite(dict(learner.state_dict()), f"MODEL.INIT_WEIGHTS {path}", "give another checkpoint")
 
-    @property
-    def labels_used(self) -> int:
-        """Number of labelled images."""
-        return len(self.dm.dataset.train_x) if self.spec.learns_from_labels else 0
-
 
 @TRAINER_REGISTRY.register()
 class UPL(CoOp):

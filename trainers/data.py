@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from coft.core import processes
 from coft.core.errors import UserError
+from coft.core.untrusted import digest_of
 from coft.engine.class_names import GENERIC
 from coft.engine.diagnostics import Diagnostics
 from coft.engine.inputs import decoding_of, unlabeled_images
@@ -91,6 +92,30 @@ def unlabeled_part(dataset: Any) -> str:
 def reports_predictions(dataset: Any) -> bool:
     """Return whether the images are a user's own, which are predicted, not evaluated, since labels may be missing."""
     return bool(getattr(dataset, "reports_predictions", False))
+
+
+def check_labelled(trainer: Any) -> None:
+    """Check that training images have labels if the trainer learns from them, and test images if they are evaluated.
+
+    Raises:
+        UserError: If one has none; the message names it.
+    """
+    name, dataset = trainer.spec.trainer, trainer.dm.dataset
+    trained = trainer.labelled_data() if trainer.spec.learns_from_labels else ()
+    if unknown := [item.impath for item in trained if item.label < 0]:
+        raise UserError(
+            f"{name} learns from labels, and image {unknown[0]} has none (-1 in the split); give it one, or take a "
+            f"trainer without labels, such as CoFT"
+        )
+    tested = () if reports_predictions(dataset) else dataset.test
+    if unknown := [item.impath for item in tested if item.label < 0]:
+        raise UserError(f"data set {trainer.cfg.DATASET.NAME}: test image {unknown[0]} has no label; leave it out")
+
+
+def hash_of_labelled(items: Sequence[Datum]) -> str:
+    """Return a hash of the labels and contents of images, in their order: 16 hexadecimal digits."""
+    contents = [(item.label, digest_of(item.impath)) for item in items]
+    return hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
 
 
 def labels_known(dataset: Any) -> bool:

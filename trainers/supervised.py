@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from coft.core.errors import UserError
 from coft.engine.specs import SPECS
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY
@@ -25,25 +24,17 @@ class Supervised(MethodTrainer):
         """Build Dassl's loaders, and the labelled images in the order of their content hashes, as label-free trainers.
 
         Raises:
-            UserError: If no image has a label.
+            UserError: If an image has no label.
         """
         super().build_data_loader()
-        data = self.labeled_data()
+        data = self.labelled_data()
         self.images = images_of(self, [item.impath for item in data])
         self.truth = labels_of(self.images, data)
-        if not (self.truth >= 0).any():
-            raise UserError("Supervised needs labels, and no training image has one; use a label-free trainer")
 
-    def labeled_data(self) -> list[Datum]:
-        """Return the training images whose labels are used."""
-        train, dataset = list(self.dm.dataset.train_x), self.cfg.DATASET
-        if not dataset.NUM_UNLABELED or dataset.NUM_SHOTS > 0:
-            return train
-        unlabeled = {item.impath for item in self.dm.dataset.train_u}
-        return [item for item in train if item.impath in unlabeled] or train  # none, if these are test images
-
-    @property
-    def labels_used(self) -> int:
-        """Number of labelled images."""
-        assert self.truth is not None
-        return int((self.truth >= 0).sum())
+    def labelled_data(self) -> list[Datum]:
+        """Return the training images whose labels are used; never test images."""
+        dataset, settings = self.dm.dataset, self.cfg.DATASET
+        tests = settings.UNLABELED == "test" or getattr(dataset, "only_tests", False)
+        if not settings.NUM_UNLABELED or settings.NUM_SHOTS > 0 or tests:
+            return super().labelled_data()
+        return list(dataset.train_u or dataset.train_x)

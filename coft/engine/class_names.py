@@ -130,10 +130,13 @@ def write_classes(path: Path, classes: Classes) -> None:
 def class_list(classes: Classes, descriptions: Mapping[str, Sequence[str]] | None) -> str:
     """Return all names and synonyms in one line, with a hash of the user's descriptions. It identifies the classes."""
     line = " | ".join(" = ".join([name, *classes.synonyms.get(name, ())]) for name in classes.names)
-    if not descriptions:
-        return line
+    return f"{line} (descriptions {hash_of_sentences(descriptions)})" if descriptions else line
+
+
+def hash_of_sentences(descriptions: Mapping[str, Sequence[str]]) -> str:
+    """Return a hash of descriptions: 16 hexadecimal digits."""
     sentences = sorted((name, list(sentences)) for name, sentences in descriptions.items())
-    return f"{line} (descriptions {hashlib.sha256(repr(sentences).encode()).hexdigest()[:16]})"
+    return hashlib.sha256(repr(sentences).encode()).hexdigest()[:16]
 
 
 def is_file(path: Path) -> bool:

@@ -23,6 +23,8 @@ from coft.backbones.prompts import template_features
 if TYPE_CHECKING:
     from .session import Task
 
+SOURCES = ("none", "given", "auto")  # of descriptions; any other is the path of a file
+
 
 class ClassTexts:
     """Descriptions of the classes of a run, and their text features.

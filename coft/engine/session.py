@@ -30,8 +30,8 @@ from coft.labelling.protocol import Method, Observer
 from coft.report.image_facts import write_frozen
 
 from .backbone import forward_type, load_backbone
-from .class_names import Classes, class_list
-from .class_texts import ClassTexts
+from .class_names import Classes, class_list, hash_of_sentences
+from .class_texts import SOURCES, ClassTexts
 from .diagnostics import Diagnostics
 from .engine import Engine
 from .inputs import decoding_of, inputs_of
@@ -203,13 +203,24 @@ class Session:
         """Descriptions of the classes."""
         return ClassTexts(self.clip_model, self.task)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, str]:
-        """Backbone, class list and images of this run. A checkpoint must have the same ones to be loaded."""
+        """Backbone, classes, images and descriptions of this run. A checkpoint must have the same ones to be loaded."""
         task, stages = self.task, self.cfg.MODEL.BACKBONE.FROZEN_STAGES
         backbone = f"{self.backbone_id}, {stages} stages frozen" if stages > 0 else self.backbone_id
         images = {} if task.images is None else {"set of unlabeled images": task.images.digest}
-        return {"backbone": backbone, **images, "class list": class_list(task.classes, task.descriptions)}
+        classes = {"class list": class_list(task.classes, task.descriptions)}
+        return {"backbone": backbone, **images, **classes, **self._description_files()}
+
+    def _description_files(self) -> dict[str, str]:
+        """Return the hash of the sentences in each file that a setting names, by that setting."""
+        of_run = getattr(getattr(self.settings, "descriptions", None), "from_", "none")
+        sources = {
+            "DATASET.DESCRIPTIONS": getattr(self.cfg.DATASET, "DESCRIPTIONS", "none"),
+            f"{self.spec.section}.DESCRIPTIONS.FROM": of_run,
+        }
+        files = {f"file of {key}": name for key, name in sources.items() if name not in SOURCES}
+        return {key: hash_of_sentences(self.sentences.of(name) or {}) for key, name in files.items()}
 
     # ---------------------------------------------------------------- resumable state
 

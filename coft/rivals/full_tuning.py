@@ -175,7 +175,7 @@ class Supervised(FullTuning):
     """Models trained on ground-truth labels, as an upper bound of label-free methods.
 
     Args:
-        truth: Ground-truth label of each image; images with a negative (unknown) label are left out. Shape (N,).
+        truth: Ground-truth label of each image. Shape (N,).
         *args: Arguments of `FullTuning`.
     """
 
@@ -186,5 +186,5 @@ class Supervised(FullTuning):
         super().__init__(*args)
 
     def label(self) -> Mapping[str, PseudoLabels]:
-        """Return the ground-truth labels of images that have one."""
-        return dict.fromkeys(self.models, PseudoLabels.of_pool(self.truth, self.truth >= 0).nonzero())
+        """Return the ground-truth labels."""
+        return dict.fromkeys(self.models, PseudoLabels.of_pool(self.truth))

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from clip import clip
 
 from coft.backbones.prompts import template_features
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from coft.core.errors import UserError
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from datasets.base import dataset_root, read_split
 from tests.coft.toys import assert_same_bits
 from tests.trainers.conftest import weights
@@ -86,6 +87,36 @@ class CoOpStyle(DatasetBase):
     def __init__(self, cfg: Any) -> None:
         train, _, test = read_split(dataset_root(cfg) / "split.json", dataset_root(cfg) / "images")
         super().__init__(train_x=train, test=test)
+
+
+@DATASET_REGISTRY.register()
+class OneClass(DatasetBase):
+    """A data set in CoOp's style with the images of one class."""
+
+    def __init__(self, cfg: Any) -> None:
+        train, _, test = read_split(dataset_root(cfg) / "split.json", dataset_root(cfg) / "images")
+        super().__init__(train_x=[item for item in train if not item.label], test=test[:1])
+
+
+@DATASET_REGISTRY.register()
+class HalfKnown(DatasetBase):
+    """A data set in CoOp's style with a test image without a label."""
+
+    def __init__(self, cfg: Any) -> None:
+        train, _, test = read_split(dataset_root(cfg) / "split.json", dataset_root(cfg) / "images")
+        super().__init__(train_x=train, test=[*test, Datum(impath=test[0].impath, label=-1)])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("OneClass", "data set OneClass: a classifier needs at least two class names"),
+        ("HalfKnown", "data set HalfKnown: test image .* has no label; leave it out"),
+    ],
+)
+def test_unsuitable_data_sets_are_refused(run: Run, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run("UPL", DATASET__NAME=name)
 
 
 @pytest.mark.parametrize("trainer", ["UPL", "CoFT"])

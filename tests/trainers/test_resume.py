@@ -15,6 +15,7 @@ import torch
 from coft.core.errors import UserError
 from coft.engine import session
 from tests.coft.toys import assert_same_bits
+from tests.trainers.changed_sets import change_data_set, permute_labels
 from tests.trainers.conftest import saved_weights, weights
 from tests.trainers.runs import Run, call_in, read_metrics, read_summary, train_until
 
@@ -174,6 +175,32 @@ def test_prompts_resume_only_with_the_same_data_and_backbone(run: Run, trained: 
         run("UPL", RESUME=str(folder), out="damaged")
     record.unlink()
     run("UPL", RESUME=str(folder), out="before")  # runs of older versions have no record
+
+
+@pytest.mark.parametrize(
+    ("trainer", "key"),
+    [
+        ("UPL", "DATASET__DESCRIPTIONS"),
+        ("CoFT", "DATASET__DESCRIPTIONS"),
+        ("CoFTPlus", "TRAINER__COFTPLUS__DESCRIPTIONS__FROM"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_descriptions(run: Run, described: Path, trainer: str, key: str) -> None:
+    first, text = run(trainer, train=False, **{key: str(described)}), described.read_text()
+    train_until(first, 1)
+    described.write_text(text.replace("of ink", "of wood"))
+    with pytest.raises(UserError, match=f"made with another file of {key.replace('__', '.')};"):
+        run(trainer, **{key: str(described)})
+    described.write_text(text)
+    assert run(trainer, **{key: str(described)}).start_epoch == 1
+
+
+def test_coop_is_not_resumed_with_other_labels(run: Run, shapes: Path, tmp_path: Path) -> None:
+    train_until(run("CoOp", train=False), 1)
+    root = change_data_set(shapes, tmp_path / "permuted", permute_labels)
+    with pytest.raises(UserError, match="made with another set of labelled images;"):
+        run("CoOp", root=root)
+    assert run("CoOp").start_epoch == 1
 
 
 def test_missing_and_unsuitable_checkpoints_are_refused(run: Run, trained: Run) -> None:
