@@ -53,7 +53,8 @@ class Folder(DeclaredDataset):
         labels = [UNKNOWN] * len(image_set)
         if options.LABELS_FROM_FOLDERS:
             below = [Path(name).relative_to(folder).as_posix() for name in image_set.names]
-            labels = [folder_label(path, Names(label_of_name), label_of_name) for path in below]
+            known_names = Names(label_of_name)
+            labels = [folder_label(path, known_names, label_of_name) for path in below]
         if options.SUBSAMPLE_CLASSES != "all":
             raise UserError(
                 "DATASET.SUBSAMPLE_CLASSES splits benchmarks; for your own images list the classes you want"

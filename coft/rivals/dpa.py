@@ -94,7 +94,7 @@ class DPA(MUST):
         features = student.model.features(views)
         by_text = student.model.classify(features)[0].float().softmax(dim=1)
         by_image = probability_by_image(features, student.prototypes, self.engine.clip.scale)
-        balanced = F.normalize(by_text / student.recent.mean(dim=0), p=1, dim=1)
+        balanced = F.normalize(by_text / student.recent.mean(dim=0).clamp_min(1e-12), p=1, dim=1)
         weight = self.settings.image_share
         label = (weight * by_image + (1 - weight) * balanced).argmax(dim=1)
         near = [p.gather(1, label.unsqueeze(1)).squeeze(1) / p.max(dim=1).values for p in (by_text, by_image)]

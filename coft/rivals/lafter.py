@@ -32,8 +32,10 @@ class LaFTerSettings(LabellingSettings):
     visual: str = setting("auto", "light visual module; auto: vpt-deep for a ViT, else norms-and-biases")
     descriptions: bool = setting(True, "train on the data set's descriptions beside its templates, if there are any")
     text_steps: int = setting(1000, "steps of the text classifier", at_least=1)
-    text_lr: float = setting(1e-3, "learning rate of the text classifier", at_least=0.0)
-    text_noise: float = setting(0.1, "standard deviation of the noise on each dimension of a text", at_least=0.0)
+    text_lr: float = setting(1e-3, "learning rate of the text classifier", at_least=0.0, at_most=1e3)
+    text_noise: float = setting(
+        0.1, "standard deviation of the noise on each dimension of a text", at_least=0.0, at_most=1e3
+    )
     label_smoothing: float = share(0.1, "label smoothing of the text classifier")
 
 

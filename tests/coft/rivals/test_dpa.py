@@ -56,6 +56,16 @@ def test_the_balance_starts_with_the_mean_prediction_of_all_images() -> None:
     torch.testing.assert_close(student.recent, mean.expand_as(student.recent), rtol=1e-4, atol=1e-5)
 
 
+def test_a_class_that_is_never_predicted_does_not_spoil_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    method: Any = make_tuning("DPA", image_share=0.0)
+    batch = whole_batch(method, "model_1", next(iter(method.engine.begin_epoch(0))))
+    student: Any = method.students["model_1"]
+    certain = F.one_hot(torch.tensor([1]), CLASSES)
+    student.recent.copy_(certain.expand_as(student.recent))
+    monkeypatch.setattr(student.model, "classify", lambda rows: (1e4 * certain.expand(len(rows), CLASSES), None))
+    assert set(method.label_batch(student, batch.views[:, 1])[0].tolist()) == {1}
+
+
 def test_image_prototypes_are_class_means_or_the_text_of_an_empty_class() -> None:
     method: Any = make_tuning("DPA")
     train(method, 1)
