@@ -158,17 +158,15 @@ def test_labels_are_renewed_every_refresh_epochs(kind: str, settings: dict[str, 
     assert epochs == expected
 
 
-def test_supervised_leaves_out_images_without_a_label() -> None:
+def test_supervised_learns_its_labels() -> None:
     images = ToyImages()
-    truth = torch.where(torch.arange(COUNT) % 4 == 0, -1, images.truth)
+    truth = images.truth.roll(1)
     method = make_tuning("Supervised", images, truth, epochs=15)
     train(method)
-    labelled = [i for i in range(COUNT) if i % 4]
     for labels in method.labels.values():
-        assert labels.nonzero().index.tolist() == labelled
-        assert torch.equal(labels.nonzero().label, images.truth[labelled])
-    assert [stream.index.tolist() for (stream,) in method.streams().values()] == [labelled] * 2
-    assert (method.engine.predict(images.pixels).argmax(dim=1) == images.truth)[labelled].all()
+        assert torch.equal(labels.index, torch.arange(COUNT)) and torch.equal(labels.label, truth)
+        assert bool(labels.keep.all())
+    assert (method.engine.predict(images.pixels).argmax(dim=1) == truth).all()
 
 
 # -------------------------------------------------------------------- prediction and resume
