@@ -21,7 +21,7 @@ from coft.labelling.seeds import top_per_class
 
 from .grip import GRIP, GRIPSettings
 
-COLUMNS = 64  # classes whose quantiles are computed at a time
+COLUMNS = 8  # classes whose quantiles are computed at a time; older releases of torch: 16 million values
 
 
 @dataclass(frozen=True)
