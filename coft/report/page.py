@@ -191,7 +191,8 @@ def suspect_block(run: RunFolder, suspect: names.Suspect, pictures: Pictures) ->
         ),
     }
     reasons = [(reason, sentences[reason]()) for reason in suspect.reasons]
-    reasons.append(("alike", f"{percent(signals.alike)} of its images' nearest neighbours are of the same class."))
+    if not np.isnan(signals.alike):
+        reasons.append(("alike", f"{percent(signals.alike)} of its images' nearest neighbours are of the same class."))
     members = np.flatnonzero((run.images["class"] == evidence.classes[suspect.label]).to_numpy())
     shown = members[evenly(len(members), PICTURES_PER_SUSPECT)]
     strip = Strip("some of its images", [pictures.of_image(int(index)) for index in shown], len(members))

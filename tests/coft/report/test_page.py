@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -165,6 +166,9 @@ def test_doubtful_names_come_before_the_least_sure_images(tmp_path: Path) -> Non
     assert plain.index('id="unsure"') < plain.index('id="names"') and "Estimated accuracy" in plain
     assert doubted.index('id="names"') < doubted.index('id="unsure"') and "Estimated accuracy" not in doubted
     assert "1 name may be wrong, and then it is lower" in doubted and f"review.sh {run.folder}" in doubted
+    alike = page(run, [good] * (len(run.classes) - 1) + [replace(bad, alike=0.5)]).decode()
+    shares = ["neighbours are of the same class" in text for text in (doubted, alike)]
+    assert shares == [False, True] and "50.0 % of its images" in alike
 
 
 def test_an_untrained_run_has_no_figures_of_training(tmp_path: Path) -> None:
