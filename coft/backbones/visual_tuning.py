@@ -79,7 +79,7 @@ class PromptedViT(nn.Module):
         width = visual.conv1.out_channels if trunk is None else trunk.embed_dim
         bound = (6 / (3 * patches.kernel_size[0] ** 2 + width)) ** 0.5
         start = torch.rand(depth, num_tokens, width, generator=generator)
-        self.tokens = nn.Parameter((2 * start - 1) * bound)
+        self.tokens = nn.Parameter(((2 * start - 1) * bound).to(patches.weight.device))
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images. Shape (n, embed_dim)."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from coft.core.errors import UserError
+from coft.inference.export.command import main
 from tests.open_clip_models import CONFIGS, write_model
 from tests.trainers.conftest import SHORT, weights
 from tests.trainers.runs import Run
@@ -39,6 +40,12 @@ def test_a_trainer_trains_and_predicts(run: Run, backbones: dict[str, str], trai
     assert all(torch.isfinite(value).all() for value in weights(built).values() if value.is_floating_point())
     logits = built.model_inference(torch.randn(4, 3, *built.cfg.INPUT.SIZE))
     assert logits.shape == (4, 3) and logits.std(dim=0).min() > 0
+
+
+def test_a_vit_is_exported_to_onnx(run: Run, backbones: dict[str, str], tmp_path: Path) -> None:
+    built, before = run("UPL", backbones["vit"], **settings_of("UPL")), torch.backends.mha.get_fastpath_enabled()
+    assert main([built.output_dir, "--to", "onnx", str(tmp_path / "onnx")]) == 0  # it compares with the model
+    assert torch.backends.mha.get_fastpath_enabled() == before
 
 
 def test_only_a_cnn_accepts_another_input_size(run: Run, backbones: dict[str, str]) -> None:

@@ -8,6 +8,8 @@ import logging
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,7 +61,7 @@ def write_onnx(model: AdaptedModel, exported: nn.Module, folder: Path, images: T
     noise = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     has_dynamo = "dynamo" in inspect.signature(torch.onnx.export).parameters  # the newer exporter needs more packages
     options: dict[str, Any] = {"dynamo": False} if has_dynamo else {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), no_fast_attention():
         warnings.simplefilter("ignore")  # torch recommends the newer exporter
         torch.onnx.export(
             exported,
@@ -78,6 +80,17 @@ def write_onnx(model: AdaptedModel, exported: nn.Module, folder: Path, images: T
     if not difference <= TOLERANCE:
         raise UserError(f"--to onnx: onnxruntime differs from PyTorch by {difference:.1e}; nothing is exported")
     return difference
+
+
+@contextmanager
+def no_fast_attention() -> Iterator[None]:
+    """Context without the fused attention of `nn.MultiheadAttention`, which ONNX has no operator for."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def metadata(model: AdaptedModel) -> dict[str, str]:

@@ -124,6 +124,12 @@ def test_low_rank_update_equals_a_naive_loop_with_gradients(
     torch.testing.assert_close(module.up.grad, up.grad)
 
 
+@pytest.mark.parametrize("name", ["vpt-deep", "lora", "norms-and-biases"])
+def test_a_light_module_is_on_the_device_of_the_encoder(name: str) -> None:
+    module = build(double_clip(vision_layers=2).to("meta"), name)
+    assert {value.device.type for value in module.state_dict().values()} == {"meta"}
+
+
 def test_vpt_on_a_resnet_and_unknown_names_are_refused(clip_model: CLIP) -> None:
     if not is_vit(clip_model.visual):
         with pytest.raises(UserError, match="VISUAL vpt-deep needs a ViT backbone; with a ResNet set one of lora"):
