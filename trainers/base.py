@@ -34,7 +34,15 @@ from dassl.data.datasets import Datum
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 
-from .checkpoints import CHECKPOINT_REMEDY, State, check_resumed, epoch_to_load, keep_identity, loads
+from .checkpoints import (
+    CHECKPOINT_REMEDY,
+    State,
+    check_backbone,
+    check_resumed,
+    epoch_to_load,
+    keep_identity,
+    loads,
+)
 from .data import (
     check_labelled,
     data_manager,
@@ -287,7 +295,7 @@ class MethodTrainer(TrainerX):
         if self.spec.learns_from_labels and getattr(self.dm.dataset, "only_tests", False):
             raise UserError(
                 f"{self.spec.trainer} learns from labels, and data set {self.cfg.DATASET.NAME} has test images alone; "
-                f"train on another data set and give --eval-only, or take a trainer without labels, such as CoFT"
+                f"take a trainer without labels, such as CoFT"
             )
         if self.method.epochs:
             super().train()
@@ -356,6 +364,8 @@ class MethodTrainer(TrainerX):
     @loads("--model-dir")
     def load_model(self, directory: str | os.PathLike[str], epoch: int | None = None) -> None:
         """Load a checkpoint; see `epoch_to_load`."""
+        if directory:
+            check_backbone(self, Path(directory))
         super().load_model(directory, epoch=epoch_to_load(directory, epoch, self.get_model_names()))
         check_models(self.method.models, f"checkpoint in {directory}", CHECKPOINT_REMEDY)
         self.engine.loaded()

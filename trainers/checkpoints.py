@@ -146,12 +146,33 @@ def check_kept_identity(trainer: Any, folder: Path) -> None:
         OtherRunError: If it differs. The message names the first difference.
         UserError: If the file cannot be read.
     """
+    if kept := kept_identity(folder):
+        check_identity(kept, trainer.identity)
+
+
+def check_backbone(trainer: Any, folder: Path) -> None:
+    """Check that a run whose checkpoint is evaluated had the present backbone; its data may differ.
+
+    Raises:
+        OtherRunError: If it had another one.
+        UserError: If the identity kept by `keep_identity` cannot be read.
+    """
+    if "backbone" in (kept := kept_identity(folder)):
+        check_identity(kept, {"backbone": trainer.identity["backbone"]})
+
+
+def kept_identity(folder: Path) -> dict[str, str]:
+    """Read the identity kept by `keep_identity`; empty if there is none.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
     path = folder / IDENTITY
     if not path.is_file():  # a run of an older version, or of another toolbox
-        return
+        return {}
     try:
         kept: dict[str, str] = read_json(path, MOST_IDENTITY)
         mapping(Text(1 << 22)).check(kept)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); remove it, or train again") from error
-    check_identity(kept, trainer.identity)
+    return kept

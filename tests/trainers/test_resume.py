@@ -203,6 +203,14 @@ def test_coop_is_not_resumed_with_other_labels(run: Run, shapes: Path, tmp_path:
     assert run("CoOp").start_epoch == 1
 
 
+@pytest.mark.parametrize("trainer", ["UPL", "CoOp"])
+def test_a_prompt_is_not_evaluated_on_another_backbone(run: Run, trained: Run, trainer: str) -> None:
+    folder = trained(trainer).output_dir
+    with pytest.raises(UserError, match=r"made with another backbone.*choose another --model-dir"):
+        run(trainer, "other", train=False).load_model(folder)
+    run(trainer, train=False).load_model(folder)
+
+
 def test_missing_and_unsuitable_checkpoints_are_refused(run: Run, trained: Run) -> None:
     with pytest.raises(UserError, match=r"--model-dir .*: No model at .*; give the folder and epoch of a run"):
         run("CoFT", train=False).load_model(trained("CoOp").output_dir)
