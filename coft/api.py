@@ -19,7 +19,7 @@ import torch
 
 from coft.adapted import LABELS, Adapted
 from coft.core.errors import UserError, first_line
-from coft.core.experiment import claim
+from coft.core.experiment import CONFIG, claim
 from coft.core.files import check_not_inside, ensure_folder, given_path, writing
 from coft.core.finite import check_models
 from coft.core.lock import exclusive_lock
@@ -141,6 +141,8 @@ class Run:
         user_log.info("This run is finished; its model and labels are in %s", folder)
         device = "cuda" if torch.cuda.is_available() and self.cfg.USE_CUDA else "cpu"
         finished = Adapted.load(folder, device, trust_jit=self.cfg.MODEL.BACKBONE.TRUST_JIT)
+        if list(finished.model.classes) != self.classes.names:
+            raise UserError(f"output folder {folder}: its model has other classes than its {CONFIG}; remove the folder")
         finished.labels_ = self._in_given_order(finished.labels_, folder)
         return finished
 

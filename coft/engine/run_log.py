@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import math
 import time
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from coft.core.files import replacing, write_table
 from coft.core.sanitize import some_of
-from coft.core.untrusted import open_file
+from coft.core.untrusted import MISSING, open_file, read_text
 from coft.core.world import SINGLE_PROCESS, World
 from coft.labelling.protocol import Observer
 from coft.labelling.pseudo_labels import Predictions, PseudoLabels
@@ -74,6 +76,8 @@ class RunLog(Observer):
         self.history = History(self.folder, folder, epochs_done, self.world.is_main)
         if self.world.is_main and folder.resolve() != self.folder.resolve():
             copy_labels(folder, self.folder)
+        if self.world.is_main:
+            rename_images(self.folder / PSEUDO_LABELS, self.paths)
         self.started -= self.history.rows[-1].get("seconds", 0.0) if self.history.rows else 0.0
 
     # ---------------------------------------------------------------- rows
@@ -195,6 +199,20 @@ def copy_labels(source: Path, target: Path) -> None:
             (target / name).parent.mkdir(exist_ok=True)
             with replacing(target / name) as draft:
                 draft.write_bytes(content)
+
+
+def rename_images(path: Path, names: Sequence[str]) -> None:
+    """Replace the paths in a file of pseudo-labels by the images' present ones. Both have the order of the contents."""
+    try:
+        header, *rows = csv.reader(io.StringIO(read_text(path), newline=""))
+    except MISSING:  # nothing has been labelled yet
+        return
+    column = header.index("path")
+    if len(rows) != len(names) or [row[column] for row in rows] == list(names):
+        return
+    renamed = ([*row[:column], name, *row[column + 1 :]] for row, name in zip(rows, names, strict=True))
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *renamed])
 
 
 def epoch_line(stage: str, epoch: int, epochs: int, numbers: Mapping[str, float], seconds: float) -> str:

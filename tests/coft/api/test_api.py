@@ -181,6 +181,31 @@ def test_a_stopped_run_resumes_to_the_same_bits(
             adapt(folder, output=tmp_path / "out", **other)
 
 
+def test_images_may_be_renamed_between_stop_and_resume(
+    adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, output, step = adapt(folder), tmp_path / "out", Engine.step
+
+    def stop(self: Engine, batch: Any) -> dict[str, float]:
+        if self.method.epoch == 3:  # after the last labelling
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Engine, "step", stop)
+        adapt(folder, output=output)
+    before = pd.read_csv(output / "pseudo_labels.csv", dtype=str)
+    for path in folder.rglob("[0-9]*.png"):
+        path.rename(path.with_name(f"new, {path.name}"))
+    for _ in range(2):  # resumed, then finished
+        labels = adapt(folder, output=output).labels_
+        assert sorted(labels["class"]) == sorted(whole.labels_["class"])
+    after = pd.read_csv(output / "pseudo_labels.csv", dtype=str)
+    assert after["path"].isin(labels["path"]).all()
+    pd.testing.assert_frame_equal(after.drop(columns="path"), before.drop(columns="path"))
+    assert len(read_run(output).images) == len(labels)
+
+
 @pytest.fixture
 def stopped(adapt: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The state file of a run that was stopped before Phase II."""
