@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from coft.backbones.members import SEPARATOR, member_names  # noqa: E402
 from coft.backbones.open_clip_names import PREFIX, local_path  # noqa: E402
 from coft.core.errors import Parser, UserError, did_you_mean  # noqa: E402
 from coft.core.exit_codes import guarded  # noqa: E402
@@ -182,10 +183,16 @@ def backbone_of(args: argparse.Namespace) -> str:
     """Return the name of the backbone, or the path of its checkpoint."""
     if args.backbone is None:
         return default_backbone(args.dataset)
-    if args.backbone.startswith(PREFIX):
-        path = called_from(args.backbone.removeprefix(PREFIX))
-        return f"{PREFIX}{path}" if path.exists() or local_path(args.backbone) else str(args.backbone)
-    return str(called_from(args.backbone)) if is_checkpoint(args.backbone) else str(args.backbone)
+    whole = is_file(called_from(args.backbone))  # its name may contain the separator
+    return SEPARATOR.join(map(member_of, [args.backbone] if whole else member_names(args.backbone)))
+
+
+def member_of(name: str) -> str:
+    """Return the name of a backbone, or the path of its checkpoint."""
+    if name.startswith(PREFIX):
+        path = called_from(name.removeprefix(PREFIX))
+        return f"{PREFIX}{path}" if path.exists() or local_path(name) else name
+    return str(called_from(name)) if is_checkpoint(name) else name
 
 
 def folder_settings(args: argparse.Namespace) -> list[str]:

@@ -95,6 +95,11 @@ def test_paths_are_relative_to_the_callers_folder(
     assert value(argv, "DATASET.CLASSES") == repr(str((here / "names.txt").resolve()))
     paths = {"--output-dir": "out", "--root": "sets", "--backbone": "vit.pt"}
     assert {flag: value(argv, flag) for flag in paths} == {flag: str(here / name) for flag, name in paths.items()}
+    for pair, expected in (
+        ("vit.pt+embedded", f"{here / 'vit.pt'}+embedded"),
+        ("photo+vit.pt", f"photo+{here}/vit.pt"),
+    ):
+        assert value(arguments("CoFT", "digits", "--backbone", pair), "--backbone") == expected
     argv = arguments("CoFT", "folder", "--images", str(tmp_path), "--classes", "cat, dog")
     assert value(argv, "DATASET.CLASSES") == repr("cat, dog")  # not a file
     assert value(argv, "--root") == "data" and value(argv, "--output-dir").startswith(
@@ -106,8 +111,8 @@ def test_paths_are_relative_to_the_callers_folder(
     assert value(argv, "DATASET.DESCRIPTIONS") == "none" and value(argv, "TRAIN.PHASE1_FROM") == ""
     settings = {"DATASET.DESCRIPTIONS": "names.txt", "TRAIN.PHASE1_FROM": "run", "MODEL.INIT_WEIGHTS": "missing"}
     argv = arguments("CoFT", "digits", *(word for pair in settings.items() for word in pair))
-    expected = [str(here / "names.txt"), str(here / "run"), "missing"]
-    assert [value(argv, key) for key in settings] == expected
+    resolved = [str(here / "names.txt"), str(here / "run"), "missing"]
+    assert [value(argv, key) for key in settings] == resolved
     monkeypatch.setenv("DATA", "mine")
     assert value(arguments("CoFT"), "--root") == str(here / "mine")
 

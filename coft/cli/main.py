@@ -12,7 +12,7 @@ import coft
 from coft.core.errors import Parser, UserError, did_you_mean
 from coft.core.exit_codes import guarded
 from coft.core.experiment import require_finished
-from coft.core.paths import HOME, INSTALLED
+from coft.core.paths import HOME, INSTALLED, expanded
 from coft.core.startup import configure_process
 
 from .adapt import main as adapt
@@ -59,7 +59,7 @@ def _review(argv: Sequence[str], *options: Any) -> int:
     return main(argv, *options)
 
 
-def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = Path) -> int:
+def report(argv: Sequence[str], program: str = "coft report", resolve: Callable[[str], Path] = expanded) -> int:
     """Write the report of a finished run.
 
     Args:

@@ -72,7 +72,7 @@ def find_model(path: Path) -> Path:
         raise UserError(f"{path}: no such folder; check the path")
     if not (path / CONFIG).is_file():
         raise UserError(f"{path}: holds no model; give the output folder of a finished run")
-    if (path / "summary.json").is_file():
+    if (path / "summary.json").is_file() and not (path / "resume.pt").is_file():
         raise UserError(
             f"{path}: the run has left no model (an earlier version made it, or its trainer predicts by other means "
             f"than image classifiers); run it again, or take another trainer, such as CoFT"

@@ -22,6 +22,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from coft.core.errors import Parser, UserError
 from coft.core.exit_codes import guarded, silence
 from coft.core.files import check_suffix, replacing
+from coft.core.paths import expanded
 from coft.core.sanitize import escaped, one_line, some_of
 from coft.core.words import counted
 
@@ -40,7 +41,7 @@ MAX_DIGITS = 18  # upper bound of the digits of a number
 EVEN = 0.5  # below this calibrated confidence a predicted class is wrong more often than right
 
 
-def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParser:
+def make_parser(program: str, resolve: Resolve = expanded) -> argparse.ArgumentParser:
     """Build the parser of the command.
 
     Args:
@@ -128,7 +129,7 @@ def reported(command: Callable[..., int]) -> Callable[..., int]:
 
 
 @reported
-def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = Path) -> int:
+def main(argv: Sequence[str], program: str = "coft predict", resolve: Resolve = expanded) -> int:
     """Run the command.
 
     Args:

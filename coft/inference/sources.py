@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coft.core.errors import UserError
+from coft.core.paths import expanded
 from coft.images.index import identity, list_images, suffix_of
 from coft.images.reading import SUFFIXES
 
@@ -51,7 +52,7 @@ class Sources:
     """
 
     def __init__(
-        self, words: Sequence[str], resolve: Resolve = Path, listed: Iterable[str] = (), exclude: Path | None = None
+        self, words: Sequence[str], resolve: Resolve = expanded, listed: Iterable[str] = (), exclude: Path | None = None
     ) -> None:
         self.words, self.resolve, self.listed = list(words), resolve, listed
         self.exclude = None if exclude is None else exclude.resolve()

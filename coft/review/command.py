@@ -9,6 +9,7 @@ from pathlib import Path
 
 from coft.core.errors import Parser, UserError
 from coft.core.experiment import require_finished
+from coft.core.paths import expanded
 
 
 def make_parser(program: str, resolve: Callable[[str], Path]) -> Parser:
@@ -34,7 +35,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[str], Path] = Path) -> int:
+def main(argv: Sequence[str], program: str = "coft review", resolve: Callable[[str], Path] = expanded) -> int:
     """Serve the page until the user ends the review.
 
     Args:

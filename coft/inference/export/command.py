@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from coft.core.errors import Parser, UserError
 from coft.core.files import check_free
+from coft.core.paths import expanded
 from coft.inference.locate_model import find_model
 from coft.inference.predict import reported
 from coft.inference.sources import LIST, Resolve, Sources
@@ -18,7 +18,7 @@ from .export_options import DEFAULTS, PEERS, ExportOptions
 log = logging.getLogger(__name__)
 
 
-def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParser:
+def make_parser(program: str, resolve: Resolve = expanded) -> argparse.ArgumentParser:
     """Build the parser of the command.
 
     Args:
@@ -59,7 +59,7 @@ def make_parser(program: str, resolve: Resolve = Path) -> argparse.ArgumentParse
 
 
 @reported
-def main(argv: Sequence[str], program: str = "coft export", resolve: Resolve = Path) -> int:
+def main(argv: Sequence[str], program: str = "coft export", resolve: Resolve = expanded) -> int:
     """Run the command. After an error nothing is exported.
 
     Args:

@@ -34,6 +34,9 @@ class ExportOptions:
         for name, choices in (("to", tuple(DEFAULTS)), ("peers", ("", *PEERS))):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} is {getattr(self, name)!r}; {did_you_mean(str(getattr(self, name)), choices)}")
+        for name in ("single", "int8"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.int8 and self.to != "onnx":
             raise UserError("--int8 requires --to onnx; add that, or leave it out")
         if self.peers == BOTH and self.to != "onnx":

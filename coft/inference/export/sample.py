@@ -15,6 +15,7 @@ from torch import Tensor
 
 from coft.core.errors import UserError, first_line
 from coft.core.experiment import saved_config
+from coft.core.paths import expanded
 from coft.core.untrusted import read_table
 from coft.core.words import counted
 from coft.inference.locate_model import FOLDER
@@ -56,7 +57,7 @@ class Sample:
         return replace(self, images=self.images[::2]), replace(self, images=self.images[1::2])
 
 
-def sample(model: AdaptedModel, run: Path, images: list[str], resolve: Resolve = Path) -> Sample:
+def sample(model: AdaptedModel, run: Path, images: list[str], resolve: Resolve = expanded) -> Sample:
     """Take a sample of evenly spaced images.
 
     Args:

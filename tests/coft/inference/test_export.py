@@ -21,11 +21,14 @@ from torch import Tensor
 
 from coft.backbones.load import fingerprint, load_clip
 from coft.backbones.visual_tuning import VISUAL_MODULES
+from coft.core.errors import UserError
 from coft.images.reading import FULL_SIZE
 from coft.images.views import Inputs
 from coft.inference.export.command import main
+from coft.inference.export.export_options import ExportOptions
 from coft.inference.export.merging import Exported, average, merge_low_rank, parts_of
 from coft.inference.model import AdaptedModel, BackboneRef
+from coft.inference.predict import main as predict
 from coft.inference.store import load, save
 from coft.labelling.predictor import FinalClassifier, Predictor
 from tests.coft.inference.models import CLASSES, make_model
@@ -253,6 +256,25 @@ def test_the_card_describes_the_run_and_escapes_markup(
         == calibrated
         == ("Confidences are not calibrated" not in card)
     )
+
+
+@pytest.mark.parametrize("name", ["single", "int8"])
+def test_options_are_true_or_false(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is 'no'; expected True or False"):
+        ExportOptions("onnx", **{name: "no"})
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    resnet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "pictures" / "a.png")
+    assert main(["~/run", "--to", "head", "~/head", "--images", "~/pictures"]) == 0
+    assert predict(["~/run", "~/pictures", "--link=~/sorted", "--output=~/out.csv"]) == 0
+    assert all((tmp_path / name).exists() for name in ("head/head.safetensors", "sorted", "out.csv"))
+    assert not (tmp_path / "~").exists()
 
 
 def test_exports_contain_no_pickle(resnet_run: Path, tmp_path: Path) -> None:
