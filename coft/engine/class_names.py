@@ -129,7 +129,9 @@ def write_classes(path: Path, classes: Classes) -> None:
 
 def class_list(classes: Classes, descriptions: Mapping[str, Sequence[str]] | None) -> str:
     """Return all names and synonyms in one line, with a hash of the user's descriptions. It identifies the classes."""
-    line = " | ".join(" = ".join([name, *classes.synonyms.get(name, ())]) for name in classes.names)
+    named = [[name, *classes.synonyms.get(name, ())] for name in classes.names]
+    ambiguous = any(" = " in name for names in named for name in names)  # like a name with a synonym
+    line = repr(named) if ambiguous else " | ".join(map(" = ".join, named))
     return f"{line} (descriptions {hash_of_sentences(descriptions)})" if descriptions else line
 
 

@@ -120,4 +120,7 @@ def with_checksum(description: Mapping[str, Any]) -> dict[str, Any]:
 
 def damaged(path: Path, reason: str) -> UserError:
     """Return the error for a damaged file of a model."""
-    return UserError(f"{path}: is damaged ({' '.join(reason.split())[:160]}); copy it again, or give the run's command")
+    reason = " ".join(reason.split())[:160]
+    return UserError(
+        f"{path}: is damaged ({reason}); copy it again, or remove the folder {path.parent} and give the run's command"
+    )

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 import coft
 from coft.cli.main import main
 from coft.engine import state
-from coft.engine.class_names import read_classes
+from coft.engine.class_names import class_list, given_classes, read_classes
 from coft.engine.engine import Engine
 from coft.images.image_sources import collect_images
 from coft.inference.encoders import module_of
@@ -179,6 +179,13 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     for other in ({"seed": 2}, {"phase2__epochs": 3}, {"classes": ["a", "b", "c"]}):
         with pytest.raises(coft.UserError, match=r"holds another experiment .* choose another output,"):
             adapt(folder, output=tmp_path / "out", **other)
+
+
+def test_a_name_is_not_taken_for_a_name_with_a_synonym() -> None:
+    lists = [
+        class_list(given_classes([name, "sea"]), None) for name in ("a | b", "a = b", "a", "a | b | c", "a = b | c")
+    ]
+    assert len(set(lists)) == len(lists)
 
 
 def test_images_may_be_renamed_between_stop_and_resume(
