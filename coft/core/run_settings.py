@@ -183,7 +183,7 @@ class Optim:
         at_least=-1,
     )
     gamma: float = setting(0.1, "factor by which LR falls", at_least=0.0)
-    max_epoch: int = setting(10, "epochs of trainers without phases; GRIP: of a round", at_least=1)
+    max_epoch: int = setting(10, "epochs of CoOp and UPL; of a round of GRIP and CPL", at_least=1)
     warmup_epoch: int = setting(-1, "epochs of warm-up; 0 or -1: none", at_least=-1)
     warmup_type: str = setting("linear", "LR in the warm-up", choices=WARMUPS)
     warmup_cons_lr: float = setting(1e-5, "constant warm-up: its learning rate", at_least=0.0)

@@ -87,3 +87,7 @@ def test_exports_hold_both_peers_or_one(run: Run, both: str, tmp_path: Path, cap
         assert "have no average; name one with --peers a, or b" in capsys.readouterr().err
     assert export([*args, "head", str(tmp_path / "head"), "--peers", "b"]) == 0
     assert export([*args, "open_clip", str(tmp_path / "clip"), "--peers", "a"]) == 0
+    names = dict(zip(["clip", "head"], both.split("+"), strict=True)) | {"onnx": both}
+    for exported, name in names.items():
+        card = (tmp_path / exported / "README.md").read_text()
+        assert f"{name}, fingerprint" in card and (name == both or both not in card)

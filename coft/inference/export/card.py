@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from clip import clip
 
+from coft.backbones.members import member_names
 from coft.core.words import counted
 from coft.inference.model import AdaptedModel
 
 ICONS = "MIT, from freely licensed icons and fonts (weights/README.md of the project)"
 PHOTOGRAPHS = "Apache-2.0 and WordNet's licence (weights/photographs.md of the project)"
+UNKNOWN = "not known here; see where it is from"
 LICENCES = {
     **dict.fromkeys(clip.available_models(), "MIT (OpenAI's CLIP)"),
     **dict.fromkeys(("embedded", "embedded-vit"), ICONS),
@@ -55,12 +57,12 @@ def card(model: AdaptedModel, title: str, files: Sequence[str], use: str, export
     trainer, data = (escaped(str(about.get(key, "unknown"))) for key in ("trainer", "dataset"))
     project = f"CoFT for Dassl {about.get('versions', {}).get('coft', '')}".strip()
     limits = [*LIMITS, CALIBRATED if about.get("calibrated") else UNCALIBRATED, *([] if labels else [UNLABELED])]
-    licence = LICENCES.get(model.backbone.name, "not known here; see where it is from")
+    licences = [LICENCES.get(name, UNKNOWN) for name in member_names(model.backbone.name)]
     rows = {
         "Trainer": f"{trainer}{' (our reconstruction)' if trainer.startswith('CoFT') else ''}, of {project}",
         "Data": f"{data}: {counted(about.get('unlabeled_images', 0), 'unlabeled image')}, {counted(labels, 'label')}",
         "Backbone": f"{escaped(model.backbone.name)}, fingerprint {model.backbone.fingerprint}",
-        "Licence of the backbone": escaped(licence),
+        "Licence of the backbone": escaped("; ".join(dict.fromkeys(licences))),
         "Input": f"{model.inputs.size} x {model.inputs.size} pixels",
         "Seed": str(about.get("seed", "unknown")),
     }

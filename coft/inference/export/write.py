@@ -116,7 +116,8 @@ def export(model: AdaptedModel, folder: Path, options: ExportOptions, take_sampl
         dataset = model.about.get("dataset", "images")
         images = "your images" if dataset == "Folder" else dataset
         title = f"{model.about.get('trainer', 'A model')} on {images}, as {options.to}"
-        (draft / "README.md").write_text(card(model, title, file_lines, use, measured_lines), encoding="utf-8")
+        of_peer = model.of_peer(options.peers)
+        (draft / "README.md").write_text(card(of_peer, title, file_lines, use, measured_lines), encoding="utf-8")
     return measured_lines
 
 
